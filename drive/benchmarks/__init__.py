@@ -1,0 +1,1 @@
+"""Published protocols: the only producers of headline numbers."""

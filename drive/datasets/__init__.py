@@ -1,0 +1,1 @@
+"""Readers of logged data, splits, fingerprints and scene generation."""

@@ -1,0 +1,1 @@
+"""Planners: constant velocity, IDM, the PDM-style expert, the VLA."""

@@ -1,0 +1,1 @@
+"""The embedded world, its renderers, OpenDRIVE reading and the towns."""
