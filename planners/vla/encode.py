@@ -1,0 +1,75 @@
+"""Prompts to tensors: one path for training and inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from drive.core.types import Observation
+from drive.planners.vla.processor import ImageTextProcessor
+from drive.planners.vla.prompt import frames, messages, plan_request
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """One prompt, ready to be batched."""
+
+    ids: tuple[int, ...]
+    images: NDArray[np.uint8]  # (N, H, W, 3)
+
+
+class PromptEncoder:
+    """Encodes prompts with one processor; the text is rendered by its chat template and by nothing else."""
+
+    def __init__(self, processor: ImageTextProcessor, system: str = "") -> None:
+        self.processor = processor
+        self.system = system
+        self._ids = lru_cache(maxsize=65536)(self._tokenise)
+
+    def text(self, images: int, request: str) -> str:
+        """The prompt as one string, each image as one placeholder."""
+        return self.processor.apply_chat_template(messages(images, request, self.system), tokenize=False, add_generation_prompt=True)
+
+    def _tokenise(self, request: str, images: int, image_tokens: int) -> tuple[int, ...]:
+        text = self.processor.expand_images(self.text(images, request), image_tokens)
+        return tuple(self.processor.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def encode(self, images: NDArray[np.uint8], request: str) -> EncodedPrompt:
+        """Frames (N, H, W, 3) and a request; the frames are resized here if the model's rule asks for it."""
+        images = self.processor.fit(images)
+        return EncodedPrompt(self._ids(request, len(images), self.processor.image_tokens(images.shape[1:3])), images)
+
+    def encode_observation(self, observation: Observation) -> EncodedPrompt:
+        """The planning prompt of an observation."""
+        return self.encode(frames(observation), plan_request(observation))
+
+    def collate(self, prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
+        """Model inputs of B prompts, left-padded: input_ids, attention_mask (B, L), image tensors and what the model family wants."""
+        longest = max(len(p.ids) for p in prompts)
+        pad = self.processor.tokenizer.pad_token_id
+        ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
+        mask = torch.zeros(len(prompts), longest, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
+            mask[row, longest - len(prompt.ids) :] = 1
+        return {"input_ids": ids, "attention_mask": mask, **self.processor.image_inputs([p.images for p in prompts], ids)}
+
+
+def append_answers(inputs: dict[str, torch.Tensor], ids: torch.Tensor, pad: int) -> dict[str, torch.Tensor]:
+    """Prompt inputs (B, Lp) with right-padded answers `ids` (B, La) behind them, for a plain teacher-forced pass.
+
+    The last answer token is left out: nothing is predicted from it.
+    """
+    answer = ids[:, :-1]
+    out = dict(inputs)
+    out["input_ids"] = torch.cat([inputs["input_ids"], answer], dim=1)
+    out["attention_mask"] = torch.cat([inputs["attention_mask"], (answer != pad).long()], dim=1)
+    if "mm_token_type_ids" in inputs:
+        out["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(answer)], dim=1)
+    return out
+

@@ -1,0 +1,180 @@
+"""The trainable VLA: prompts in, answers out, with log-probabilities and the supervised loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from drive.core.errors import CheckpointError
+from drive.core.types import PLAN_STEPS, Observation
+from drive.planners.vla.backbone import ModelConfig, add_action_tokens, add_lora, freeze_vision
+from drive.planners.vla.decode import Answers, Prefix, answer_logits, prefill, sample, token_log_probs
+from drive.planners.vla.encode import EncodedPrompt, PromptEncoder, append_answers
+from drive.planners.vla.grammar import Grammar, Kind
+from drive.tokenizers.kdisk import KDiskTokenizer
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One answer, read back."""
+
+    poses_ego: NDArray[np.float64] | None  # (T, 3), None if undecodable
+    actions: list[int] | None
+    reasoning: str
+    mode: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class SftTerms:
+    """The parts of the supervised loss of one batch, each (B,), plus the share of action tokens predicted right."""
+
+    language: torch.Tensor  # mean cross-entropy of <think>, reasoning, </think>, <answer>, end
+    action: torch.Tensor  # mean cross-entropy of the action tokens
+    accuracy: torch.Tensor
+
+
+class VlaPolicy:
+    """A vision-language model with action tokens, its processor, its codebook and its grammar."""
+
+    def __init__(self, model, processor, codebook: KDiskTokenizer, config: ModelConfig, plan_tokens: int = PLAN_STEPS) -> None:
+        self.model = model
+        self.codebook = codebook
+        self.config = config
+        self.encoder = PromptEncoder(processor, config.system)
+        tokenizer = processor.tokenizer
+        rows = model.get_output_embeddings().weight.shape[0]
+        self.grammar = Grammar.from_tokenizer(tokenizer, codebook.token_names, rows, plan_tokens, config.max_reasoning, tokenizer.eos_token)
+        self._distance: torch.Tensor | None = None
+
+    @staticmethod
+    def from_backbone(model, processor, codebook: KDiskTokenizer, config: ModelConfig, plan_tokens: int = PLAN_STEPS) -> VlaPolicy:
+        """Add the codebook's tokens to a plain vision-language model, and adapters if the config asks for them."""
+        new_ids = add_action_tokens(model, processor, codebook.token_names, codebook.codebook)
+        if config.lora_rank:
+            model = add_lora(model, config, new_ids)
+        if config.freeze_vision:
+            freeze_vision(model)
+        return VlaPolicy(model, processor, codebook, config, plan_tokens)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def tokenizer(self):
+        """The text tokenizer."""
+        return self.encoder.processor.tokenizer
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What is trained."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def encode(self, observations: Sequence[Observation]) -> list[EncodedPrompt]:
+        """Prompts of observations."""
+        return [self.encoder.encode_observation(o) for o in observations]
+
+    def inputs(self, prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
+        """Model inputs of B prompts, on the model's device."""
+        inputs = self.encoder.collate(prompts)
+        return {k: v.to(self.device) for k, v in inputs.items()}
+
+    def prefix(self, prompts: Sequence[EncodedPrompt]) -> Prefix:
+        """The prompts' shared cache; differentiable outside torch.no_grad."""
+        return prefill(self.model, self.inputs(prompts))
+
+    def sample(
+        self, prefix: Prefix, group: int = 1, mode: str = "adaptive", temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Answers:
+        """`group` answers for each prompt, in one batched call; row i * group + j is sample j of prompt i."""
+        rows = torch.arange(len(prefix.logits), device=self.device).repeat_interleave(group)
+        return sample(self.model, self.grammar, prefix.rows(rows), mode, temperature, generator)
+
+    def log_probs(
+        self, prefix: Prefix, ids: torch.Tensor, kinds: torch.Tensor, group: int, temperature: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(log-probability, entropy), each (N, L), of N = B * group answers under the constrained distribution; differentiable.
+
+        Fast and slow answers run apart, so that no short answer is padded to the length of a long one.
+        """
+        rows = torch.arange(len(prefix.logits), device=self.device).repeat_interleave(group)
+        lengths = (kinds != int(Kind.PAD)).sum(1)
+        log_probs = torch.zeros(ids.shape, device=self.device)
+        entropy = torch.zeros(ids.shape, device=self.device)
+        fast = lengths == self.grammar.fast_length
+        for part in (fast, ~fast):
+            index = part.nonzero().squeeze(1)
+            if not len(index):
+                continue
+            length = int(lengths[index].max())
+            cut, cut_kinds = ids[index, :length], kinds[index, :length]
+            logits = answer_logits(self.model, prefix.rows(rows[index]), cut, cut_kinds)
+            values, spread = token_log_probs(logits, cut, cut_kinds, self.grammar, temperature)
+            pad = (0, ids.shape[1] - length)
+            log_probs = log_probs.index_copy(0, index, torch.nn.functional.pad(values, pad))
+            entropy = entropy.index_copy(0, index, torch.nn.functional.pad(spread, pad))
+        return log_probs, entropy
+
+    def target_ids(self, plans: NDArray[np.int64], reasonings: Sequence[str | None]) -> torch.Tensor:
+        """(B, L) right-padded answers to imitate; reasoning None gives the fast form."""
+        encode = lambda text: self.tokenizer(text, add_special_tokens=False).input_ids  # noqa: E731
+        rows = [self.grammar.answer_ids(plan.tolist(), None if text is None else encode(text)) for plan, text in zip(plans, reasonings)]
+        ids = torch.full((len(rows), max(map(len, rows))), self.grammar.pad, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+        return ids.to(self.device)
+
+    def sft_terms(self, prompts: Sequence[EncodedPrompt], ids: torch.Tensor, label_spread: float = 0.0) -> SftTerms:
+        """Teacher-forced losses of answers `ids` (B, L) over the whole vocabulary (AutoVLA, section 3.3).
+
+        label_spread: metres; above 0 an action's target is spread over the codebook by exp(-distance^2 / 2 spread^2).
+        """
+        inputs = append_answers(self.inputs(prompts), ids, self.grammar.pad)
+        logits = self.model(**inputs, logits_to_keep=ids.shape[1]).logits.float()
+        kinds = self.grammar.kinds(ids)
+        action = kinds == int(Kind.ACTION)
+        spoken = (kinds != int(Kind.PAD)) & ~action
+        log_probs = torch.log_softmax(logits, dim=-1)
+        loss = -log_probs.gather(2, ids[..., None]).squeeze(2)
+        chosen = log_probs[action][:, self.grammar.action_ids.to(self.device)]
+        target = self.grammar.action_index(self.device)[ids[action]]
+        action_loss = -(self._soft_labels(target, label_spread) * chosen).sum(-1) if label_spread > 0 else loss[action]
+        per_action = torch.zeros_like(loss).masked_scatter(action, action_loss)
+        right = torch.zeros_like(loss).masked_scatter(action, (chosen.argmax(-1) == target).float())
+        count = action.sum(1).clamp(min=1)
+        return SftTerms((loss * spoken).sum(1) / spoken.sum(1).clamp(min=1), per_action.sum(1) / count, right.sum(1) / count)
+
+    def _soft_labels(self, target: torch.Tensor, spread: float) -> torch.Tensor:
+        """(n, K) target distributions of action indexes (n,)."""
+        if self._distance is None:
+            moved = torch.from_numpy(self.codebook.codebook).float() * torch.tensor([1.0, 1.0, 2.0])  # a corner lies about 2 m out
+            self._distance = torch.cdist(moved, moved).to(self.device)
+        return torch.softmax(-(self._distance[target] ** 2) / (2 * spread**2), dim=-1)
+
+    def decode(self, answers: Answers) -> list[Decoded]:
+        """Answers read back into plans; an answer that breaks the grammar is undecodable, never a default motion."""
+        out = []
+        for ids, length in zip(answers.ids.tolist(), answers.lengths.tolist()):
+            actions, reasoning = self.grammar.parse(ids)
+            mode = "slow" if ids[0] == self.grammar.think else "fast"
+            text = self.tokenizer.decode(reasoning).strip() if reasoning else ""
+            out.append(Decoded(None, actions, text, mode, length))
+        good = [i for i, d in enumerate(out) if d.actions is not None]
+        if good:
+            poses = self.codebook.decode(np.array([out[i].actions for i in good]))
+            for i, p in zip(good, poses):
+                out[i] = replace(out[i], poses_ego=p)
+        return out
+
+    def require_codebook(self, codebook: KDiskTokenizer) -> None:
+        """Raise CheckpointError unless `codebook` is the one this policy speaks."""
+        if codebook.fingerprint != self.codebook.fingerprint:
+            raise CheckpointError(
+                f"the checkpoint speaks codebook {self.codebook.fingerprint[:12]}, the data was tokenised with {codebook.fingerprint[:12]}: "
+                "use the codebook stored beside the checkpoint"
+            )

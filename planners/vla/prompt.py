@@ -1,0 +1,40 @@
+"""The prompt. One function builds it, for training and for inference alike."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive.core.types import Observation
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% for part in message.content %}{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def plan_request(observation: Observation) -> str:
+    """The text of the request: state, command and the passenger's words. Nothing in it comes from the future.
+
+    Speed in m/s, acceleration in m/s^2 along the heading, yaw rate in 0.01 rad/s counter-clockwise.
+    """
+    acceleration = round(observation.acceleration, 1) + 0.0  # + 0.0 turns -0.0 into 0.0
+    turn = round(100 * observation.yaw_rate) + 0
+    words = f" {observation.text.strip()}" if observation.text.strip() else ""
+    return f"speed {observation.speed:.1f} accel {acceleration:.1f} turn {turn} command {observation.command.value}{words} plan"
+
+
+def messages(images: int, text: str, system: str = "") -> list[dict]:
+    """Chat messages: all frames of all cameras (camera by camera, oldest first), then the text."""
+    content: list[dict] = [{"type": "image"} for _ in range(images)]
+    content.append({"type": "text", "text": text})
+    head = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+    return [*head, {"role": "user", "content": content}]
+
+
+def frames(observation: Observation) -> NDArray[np.uint8]:
+    """(C * F, H, W, 3) RGB in the order in which `messages` names them."""
+    images = observation.images
+    return images.reshape(-1, *images.shape[2:])
