@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from drive.core.errors import TokenizerError
+from drive.core.files import PARTIAL
 from drive.tokenizers.feasibility import Bounds
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def save(folder: str | Path, tokenizer: KDiskTokenizer) -> None:
         CODEBOOK: safetensors.save({"codebook": tokenizer.codebook}),
         CARD: json.dumps(card, indent=2).encode() + b"\n",
     }
-    temporary = {name: folder / f".{name}.{os.getpid()}" for name in contents}
+    temporary = {name: folder / f".{name}.{os.getpid()}{PARTIAL}" for name in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -81,7 +82,7 @@ def load(folder: str | Path, expect_dt: float | None = None) -> KDiskTokenizer:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise TokenizerError(f"the action tokenizer at {folder} cannot be read ({error!r}): restore it or fit again") from error
     if expect_dt is not None and abs(tokenizer.dt - expect_dt) > 1e-9:
-        raise TokenizerError(f"the tokenizer at {folder} has tokens of {tokenizer.dt:g} s, want {expect_dt:g} s: fit one of that dt")
+        raise TokenizerError(f"the tokenizer at {folder} has tokens of {tokenizer.dt:g} s, want {expect_dt:g} s: fit another")
     return tokenizer
 
 

@@ -23,9 +23,9 @@ class Bounds:
     max_curvature: float = 0.22  # 1/m, of the rear axle's path; a turning radius of 4.5 m
     max_yaw_rate: float = 1.0  # rad/s
     max_lateral_acceleration: float = 6.0  # m/s^2, speed times yaw rate
-    max_slip_angle: float = 0.035  # rad between the chord and the chord of an arc: unsteady steering and a misplaced rear axle
+    max_slip_angle: float = 0.015  # rad between the motion and the chord of its arc: steering that changes, heading bias of a log
     allow_reverse: bool = False
-    slip_noise: float = 0.03  # m sideways at any speed
+    slip_noise: float = 0.02  # m sideways at any speed
     reverse_noise: float = 0.03  # m backwards at a standstill; under a 0.05 m tolerance these all fall to the token of no motion
     heading_noise: float = 0.005  # rad of heading change without motion
 

@@ -6,11 +6,12 @@ remove all within the tolerance, repeat K times. Differences, each on purpose:
   and further than the tolerance from a motion that it removed. With the drawn motion every logged motion is within the tolerance
   of a token unless the codebook is full, tokens are further apart than the tolerance, and each was driven by a car;
 - motions that no car can make are filtered out first (`feasibility.py`);
-- a pool that runs empty gives a smaller codebook, and an unknown token is an error, never the token of no motion.
+- a pool that runs empty gives a smaller codebook, or, where asked, arcs of steady steering take the places left;
+- an unknown token is an error, never the token of no motion.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from drive.tokenizers import codebook_files, kernels
 from drive.tokenizers.feasibility import Bounds, arc_motion, feasible, feasible_acceleration, segment_speed
 
 Array = NDArray[np.float64]
+ARCS = 200_000  # arcs offered to the places that logged motions leave; many more than any codebook takes
+ARC_LATERAL_ACCELERATION = 3.0  # m/s^2 of those arcs: brisk, but what people drive
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,13 @@ class FitRecord:
     jumps: int  # of them, dropped by the bounds on acceleration
     walked: int  # motions looked at before the codebook was full; all of the pool if it ran empty
     pool_ran_empty: bool  # every motion kept is within the tolerance of a token
+    arcs: int  # tokens that are arcs of steady steering instead of logged motions
     sources: str | Mapping[str, str]  # fingerprint of the data
 
     def __str__(self) -> str:
+        pool = f"{self.segments:,} motions, {self.infeasible:,} infeasible, {self.jumps:,} reached by a jump"
         end = "every motion is covered" if self.pool_ran_empty else f"full after {self.walked:,} motions"
-        return f"{self.segments:,} motions, {self.infeasible:,} infeasible, {self.jumps:,} reached by a jump; k={self.k}: {end}"
+        return f"{pool}; {self.k:,} tokens asked for: {end}, {self.arcs:,} arcs"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +88,15 @@ class KDiskTokenizer:
         sources: str | Mapping[str, str] = "",
         previous_speed: Array | None = None,
         mirror: bool = True,
+        fill: bool = False,
         box: Box | None = None,
     ) -> "KDiskTokenizer":
         """A codebook of at most `k` tokens from the motions `segments` (N, 3), rear axle, over `dt` s.
 
         `previous_speed` (N,) m/s, NaN where unknown, drops motions reached by an impossible acceleration. `mirror` also offers
-        each motion with left and right exchanged. Fewer than `k` tokens where the pool runs empty: see `record`. Equal inputs
-        and seed give an equal codebook. Raises DataError on arrays of another shape, or not finite.
+        each motion with left and right exchanged. Where the pool runs empty before `k`, the codebook is smaller, or, with
+        `fill`, arcs of steady steering up to the fastest logged speed take the places left: for logs too few to hold every
+        motion. Equal inputs and seed give an equal codebook. Raises DataError on arrays of another shape, or not finite.
         """
         bounds, box = bounds or Bounds(), box or Box()
         segments = _checked(segments, 2, "motions to fit")
@@ -104,10 +111,23 @@ class KDiskTokenizer:
         pool = segments[keep & ~jump]
         if mirror:
             pool = np.concatenate([pool, pool * np.array([1.0, -1.0, -1.0])])
-        order = numpy_rng(seed, "kdisk").permutation(len(pool))
-        codebook, walked = kernels.kdisk_walk(pool, order, k, tolerance, box.kernel)
+        order, logged = numpy_rng(seed, "kdisk").permutation(len(pool)), len(pool)
+        if fill and logged:
+            arcs = _arcs(float(segment_speed(pool, dt).max()), dt, bounds, seed)
+            pool, order = np.concatenate([pool, arcs]), np.concatenate([order, logged + np.arange(len(arcs))])
+        kept, walked = kernels.kdisk_walk(pool, order, k, tolerance, box.kernel)
+        codebook = np.concatenate([np.zeros((1, 3)), pool[kept[1:]]])
         record = FitRecord(
-            k, seed, mirror, len(segments), int((~keep).sum()), int(jump.sum()), walked, len(codebook) < k, sources
+            k=k,
+            seed=seed,
+            mirrored=mirror,
+            segments=len(segments),
+            infeasible=int((~keep).sum()),
+            jumps=int(jump.sum()),
+            walked=min(walked, logged),
+            pool_ran_empty=walked >= logged,
+            arcs=int((kept >= logged).sum()),
+            sources=sources,
         )
         return cls(codebook, dt, tolerance, box, bounds, record)
 
@@ -209,6 +229,20 @@ def segments_from_tracks(
     previous = np.full_like(speed, np.nan)
     previous[:, stride:] = speed[:, :-stride]
     return deltas[whole], previous[whole]
+
+
+def _arcs(top_speed: float, dt: float, bounds: Bounds, seed: int) -> Array:
+    """Motions (<= ARCS, 3) of steady steering, even in speed up to `top_speed` m/s and in curvature up to the bounds."""
+    bounds = replace(bounds, max_lateral_acceleration=min(bounds.max_lateral_acceleration, ARC_LATERAL_ACCELERATION))
+    rng = numpy_rng(seed, "kdisk", "arcs")
+    speed = rng.uniform(0.0, top_speed, ARCS)
+    curvature = rng.uniform(-1.0, 1.0, ARCS) * np.minimum(
+        bounds.max_curvature, bounds.max_lateral_acceleration / np.maximum(speed, 1e-3) ** 2
+    )
+    half = speed * dt * curvature / 2.0
+    chord = speed * dt * np.sinc(half / np.pi)
+    arcs = np.stack([chord * np.cos(half), chord * np.sin(half), 2.0 * half], axis=-1)
+    return arcs[feasible(arcs, dt, bounds)]
 
 
 def _checked(array: Array, ndim: int, what: str) -> Array:

@@ -13,7 +13,7 @@ from numba import njit
 
 @njit(cache=True)
 def _place(x, y, heading, box, out):
-    """Write 4 corners and the centre of the box at a pose into out (10,): front-left, rear-left, rear-right, front-right, centre."""
+    """Write the box at a pose into out (10,): front-left, rear-left, rear-right, front-right, centre; x and y each."""
     c, s = np.cos(heading), np.sin(heading)
     cx, cy = x + c * box[2], y + s * box[2]
     lx, ly = c * box[0], s * box[0]
@@ -46,16 +46,17 @@ def place_boxes(poses, box):
 
 @njit(cache=True)
 def kdisk_walk(samples, order, k, tolerance, box):
-    """Walk samples (N, 3) in `order` (N,); keep each that no kept one is within `tolerance` of. (codebook (<= k, 3), walked).
+    """Walk samples (N, 3) in `order` (N,); keep each that no kept one is within `tolerance` of. (kept (<= k,), samples walked).
 
-    The first token is no motion. Equal in law to "pick a remaining sample at random, remove its disk, repeat" because a
-    sample is still in the pool exactly when no earlier token's disk holds it. Kept boxes hang in a hash grid of their centres.
+    kept holds indices of samples, the first one -1: no motion, which stands before the walk. Equal in law to "pick a remaining
+    sample at random, remove its disk, repeat", because a sample is still in the pool exactly when no earlier token's disk
+    holds it. Kept boxes hang in a hash grid of their centres.
     """
     buckets = 64
     while buckets < 4 * k:
         buckets *= 2
     head, chain = np.full(buckets, -1), np.full(k, -1)
-    tokens, kept = np.zeros((k, 3)), np.empty((k, 10))
+    kept, boxes = np.full(k, -1), np.empty((k, 10))
     cell = tolerance * (1.0 + 1e-9)  # a hair wider, so that rounding cannot put a pair within tolerance two cells apart
     here = np.empty(10)
     count, step = 0, -1
@@ -71,24 +72,24 @@ def kdisk_walk(samples, order, k, tolerance, box):
             for jy in range(iy - 1, iy + 2):
                 j = head[(jx * 73856093 ^ jy * 19349663) & (buckets - 1)]
                 while j >= 0 and not covered:
-                    covered = _distance(here, kept[j]) <= tolerance
+                    covered = _distance(here, boxes[j]) <= tolerance
                     j = chain[j]
             if covered:
                 break
         if not covered:
             if step >= 0:
-                tokens[count] = samples[order[step]]
-            kept[count] = here
+                kept[count] = order[step]
+            boxes[count] = here
             bucket = (ix * 73856093 ^ iy * 19349663) & (buckets - 1)
             chain[count], head[bucket] = head[bucket], count
             count += 1
         step += 1
-    return tokens[:count], max(step, 0)
+    return kept[:count], max(step, 0)
 
 
 @njit(cache=True)
 def _search(target, boxes, index):
-    """(token, distance) nearest to the placed box `target`; boxes (K, 10) stand in order of centre x, index (K,) are their tokens."""
+    """(token, distance) nearest to the placed box `target`; boxes (K, 10) in order of centre x, index (K,) their tokens."""
     right = np.searchsorted(boxes[:, 8], target[8])
     left = right - 1
     best, token = np.inf, -1
