@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 HEIGHT = 1.6  # m, of every vehicle
 SPAWN_GAP = 7.0  # m between the boxes of two vehicles at their start, plus SPAWN_TIME of driving
 SPAWN_TIME = 1.2  # s
+LINE_ROOM, START_BRAKE = 5.0, 1.5  # m before the end of a lane, m/s^2 with which a vehicle can still stop there at its start
 DT = 0.1  # s of a step
 
 
@@ -83,7 +84,10 @@ class Traffic:
                 break
             lane = int(owner[spot])
             s = float((spot - graph.first[lane]) * graph.gap[lane])
-            speed = rng.uniform(0.5, 0.9) * float(speed_on(graph, lane, s))
+            room = float(graph.length[lane]) - s - LINE_ROOM  # it must be able to stop where the next junction begins
+            if room < 0.0:
+                continue
+            speed = min(rng.uniform(0.5, 0.9) * float(speed_on(graph, lane, s)), np.sqrt(2.0 * START_BRAKE * room))
             if self.is_free(lane, s, speed):
                 self.set_character(self.add(lane, s, speed), rng)
                 added += 1

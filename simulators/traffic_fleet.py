@@ -28,6 +28,7 @@ class Fleet(NamedTuple):
     course: Array  # rad, direction in which the centre moves
     speed: Array  # m/s
     accel: Array  # m/s^2
+    wish: Array  # m/s^2 that the traffic's driver would choose, also for an EXTERNAL vehicle
     length: Array  # m
     width: Array
     plan: Ints  # (N, PLAN) lanes ahead, NO_LANE after the end of the map
@@ -72,6 +73,7 @@ def new_fleet(n: int) -> Fleet:
         course=full(0.0),
         speed=full(0.0),
         accel=full(0.0),
+        wish=full(0.0),
         length=full(4.6),
         width=full(1.9),
         plan=np.full((n, PLAN), NO_LANE, np.int64),

@@ -183,19 +183,18 @@ def step_fleet(graph: Graph, fleet: Fleet, tick: int, dt: float) -> None:
     """Advance every vehicle by dt; EXTERNAL ones are looked at but not moved. All decide on the same instant."""
     n = fleet.x.shape[0]
     others = np.empty(n, np.int64)
-    accel = np.zeros(n)
     update_junctions(graph, fleet, tick * dt)
     for i in range(n):
         if not fleet.active[i] or fleet.mode[i] == PARKED:
             continue
         n_others = gather(fleet, i, stopping_horizon(fleet.speed[i]) + 10.0, others)
-        accel[i] = wanted_accel(graph, fleet, i, others, n_others)
+        fleet.wish[i] = wanted_accel(graph, fleet, i, others, n_others)
         fleet.cooldown[i] = max(fleet.cooldown[i] - dt, 0.0)
         if fleet.mode[i] == DRIVEN and (tick + i) % 5 == 0:
-            consider_change(graph, fleet, i, accel[i], others, n_others)
+            consider_change(graph, fleet, i, fleet.wish[i], others, n_others)
     for i in range(n):
         if fleet.active[i] and fleet.mode[i] == DRIVEN:
-            advance(graph, fleet, i, accel[i], dt)
+            advance(graph, fleet, i, fleet.wish[i], dt)
 
 
 @njit(cache=True)
