@@ -18,6 +18,7 @@ from drive.core.geometry import wrap_angle
 from drive.simulators.towns.author_geometry import Pose, connector_geometry, filleted_line, offset_right
 
 HEADER_DATE = "2026-01-01T00:00:00"  # fixed: a rebuild gives the same bytes
+MEDIAN_EDGE = 1.0  # m, the widest strip left of a one-way road
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class TownBuilder:
         for count, add in ((lanes[0], section.add_right_lane), (lanes[1], section.add_left_lane)):
             for k in range(count):
                 add(_driving_lane(width, outermost=k == count - 1))
-            add(xodr.Lane(getattr(xodr.LaneType, edge[0]), a=edge[1]))
+            add(xodr.Lane(getattr(xodr.LaneType, edge[0]), a=edge[1] if count else min(edge[1], MEDIAN_EDGE)))
         road = self._add_road(plan, section, speed)
         x, y, heading = (float(v or 0.0) for v in plan.get_end_point())
         x0, y0, heading0 = start
@@ -138,7 +139,7 @@ class TownBuilder:
     def roundabout(self, center: tuple[float, float], radius: float, arms: list[Port], speed: float, half_angle: float = 0.61) -> None:
         """A one-lane ring, counter-clockwise, lane centre at `radius`; one small junction per arm, +- `half_angle` around it.
 
-        The arms head for the centre and have one lane each way.
+        The arms head for the centre and have one lane each way; one of them may be an exit only.
         """
         width = arms[0].width
         order = sorted(arms, key=lambda p: (p.pose[2] + math.pi) % (2.0 * math.pi))
@@ -155,7 +156,8 @@ class TownBuilder:
             incoming, outgoing = ring[i - 1][1], ring[i][0]
             self.connect(junction, incoming, 1, outgoing, 1)
             self.connect(junction, incoming, 1, arm, 1, speed)
-            self.connect(junction, arm, 1, outgoing, 1, speed)
+            if arm.lanes_in:
+                self.connect(junction, arm, 1, outgoing, 1, speed)
 
     def xml(self) -> bytes:
         """The OpenDRIVE file; numbers rounded to 1e-9, so that rounding noise of a machine does not show."""
