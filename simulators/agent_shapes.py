@@ -68,12 +68,14 @@ def _lamps(height: tuple, width: float) -> list[Face]:
 
 
 def _wheels(places: tuple, height: float) -> list[Face]:
-    """Dark squares low on both sides."""
+    """Dark hexagons low on both sides."""
     faces: list[Face] = []
     for x in places:
         for side in (-1.0, 1.0):
-            y, a, b = side * (0.5 + PROUD), x - side * -0.075, x - side * 0.075
-            faces.append((np.array([(a, y, 0.0), (b, y, 0.0), (b, y, height), (a, y, height)], float), TYRE, False))
+            y, wide, narrow, middle = side * (0.5 + PROUD), side * 0.075, side * 0.04, height / 2.0
+            lower = [(x + narrow, y, 0.0), (x - narrow, y, 0.0), (x - wide, y, middle), (x + wide, y, middle)]
+            upper = [(x + wide, y, middle), (x - wide, y, middle), (x - narrow, y, height), (x + narrow, y, height)]
+            faces += [(np.array(half), TYRE, False) for half in (lower, upper)]
     return faces
 
 

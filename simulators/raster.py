@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 NEAR = 0.1  # m, faces are cut here
 SKY, TERRAIN = 0, 1  # the first two rows of a frame's face table
-HAZE_HALF = 260.0  # m at which the haze has taken half of a colour
 NOISE_CELL = 1.6  # m, patches of the terrain's texture
 NOISE_FAR = 45.0  # m beyond which patches would be smaller than a pixel
 
@@ -113,17 +112,24 @@ def clip_near(corners, clipped):
 
 
 @njit(cache=True)
+def _beyond(offset, z, radius, centre, size, focal):
+    """Whether a sphere lies beyond the first or the last pixel of one image axis; `offset` and z in the optical frame."""
+    low, high = -centre / focal, (size - centre) / focal
+    return offset - low * z < -radius * math.sqrt(1.0 + low * low) or offset - high * z > radius * math.sqrt(1.0 + high * high)
+
+
+@njit(cache=True)
 def _outside(centre, radius, view, far):
-    """Whether a sphere lies wholly outside the view's left, right, near or far planes."""
-    d = centre - view.position
+    """Whether a sphere lies wholly outside one of the view's six planes."""
+    dx, dy, dz = centre[0] - view.position[0], centre[1] - view.position[1], centre[2] - view.position[2]
     r = view.rotation
-    x = r[0, 0] * d[0] + r[0, 1] * d[1] + r[0, 2] * d[2]
-    z = r[2, 0] * d[0] + r[2, 1] * d[1] + r[2, 2] * d[2]
+    x = r[0, 0] * dx + r[0, 1] * dy + r[0, 2] * dz
+    y = r[1, 0] * dx + r[1, 1] * dy + r[1, 2] * dz
+    z = r[2, 0] * dx + r[2, 1] * dy + r[2, 2] * dz
     if z + radius < NEAR or z - radius > far:
         return True
-    low = -view.centre_x / view.focal_x
-    high = (view.width - view.centre_x) / view.focal_x
-    return x - low * z < -radius * math.sqrt(1.0 + low * low) or x - high * z > radius * math.sqrt(1.0 + high * high)
+    beside = _beyond(x, z, radius, view.centre_x, view.width, view.focal_x)
+    return beside or _beyond(y, z, radius, view.centre_y, view.height, view.focal_y)
 
 
 @njit(cache=True)
@@ -269,8 +275,8 @@ def _terrain(view, x, y, inverse, palette, out):
 
 
 @njit(cache=True)
-def shade(buffers, view, scale, palette):
-    """RGB (H / scale, W / scale, 3) uint8: the mean of scale x scale samples, each with its haze."""
+def shade(buffers, view, scale, palette, haze):
+    """RGB (H / scale, W / scale, 3) uint8: the mean of scale x scale samples; haze takes half of a colour at `haze` metres."""
     h, w = view.height // scale, view.width // scale
     image = np.empty((h, w, 3), np.uint8)
     total, colour = np.empty(3, np.float32), np.empty(3, np.float32)
@@ -281,7 +287,7 @@ def shade(buffers, view, scale, palette):
             for i in range(row * scale, (row + 1) * scale):
                 for j in range(column * scale, (column + 1) * scale):
                     face, inverse = buffers.face[i, j], buffers.inverse_depth[i, j]
-                    keep = np.float32(HAZE_HALF) * inverse
+                    keep = np.float32(haze) * inverse
                     keep = keep / (np.float32(1.0) + keep)
                     if face > TERRAIN:
                         for k in range(3):

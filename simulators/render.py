@@ -21,6 +21,7 @@ from drive.simulators.static_scene import static_scene
 
 Array = NDArray[np.float64]
 FAR = 110.0  # m along the optical axis beyond which nothing but terrain and sky is drawn
+HAZE = 260.0  # m at which the haze has taken half of a colour
 SAMPLES = 2  # per pixel along each image axis
 PALETTE = np.array([(206, 217, 226), (112, 160, 214), (118, 140, 92)], np.float32)  # horizon, zenith, terrain
 ROUTE_WIDTH, ROUTE_COLOUR = 0.5, (64, 190, 120)
@@ -100,7 +101,7 @@ class SceneRenderer:
 
     def _colours(self, camera: Camera, ego_pose_world: Array, ground: QuadSet, solids: QuadSet) -> NDArray[np.uint8]:
         view = camera_view(camera, ego_pose_world, SAMPLES)
-        return shade(self._raster(view, ground, solids), view, SAMPLES, PALETTE)
+        return shade(self._raster(view, ground, solids), view, SAMPLES, PALETTE, HAZE)
 
     def _moving(self, poses, sizes, types, route_path, lights) -> tuple[QuadSet, QuadSet]:
         """Ground and solid quads that change from frame to frame."""

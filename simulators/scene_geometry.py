@@ -37,6 +37,17 @@ class Semantic(IntEnum):
     LANE_MARKING = 24
 
 
+EMPTY = QuadSet(
+    np.zeros((0, 4, 3)),
+    np.zeros((0, 3), np.float32),
+    np.zeros(0, np.uint8),
+    np.zeros(0, np.int32),
+    np.zeros(1, np.int64),
+    np.zeros((0, 3)),
+    np.zeros(0),
+)
+
+
 @dataclass(frozen=True)
 class Paint:
     """Quads of one look, before they are sorted into cells."""
@@ -156,6 +167,8 @@ def ribbon_set(points: Array, width: float, rgb: tuple[int, int, int], semantic:
 
 def join(first: QuadSet, second: QuadSet) -> QuadSet:
     """Both sets, `first` painted first."""
+    if not len(first.radius):
+        return second
     start = np.concatenate([first.start[:-1], second.start + first.start[-1]])
     return QuadSet(
         np.concatenate([first.vertices, second.vertices]),
