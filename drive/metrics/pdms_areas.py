@@ -25,12 +25,15 @@ _KIND = {
 
 
 class PackedAreas(NamedTuple):
-    """Polygons as the kernels read them."""
+    """Polygons as the kernels read them: the edges of each lie in slabs across its longer side, so that a point meets a few of them."""
 
-    vertices: Array  # (V, 2) world
-    offsets: NDArray[np.int64]  # (P + 1,)
     bounds: Array  # (P, 4) xmin, ymin, xmax, ymax
     kind: NDArray[np.int64]  # (P,) bits LANE, DRIVABLE, ON_ROUTE, INTERSECTION
+    swapped: NDArray[np.bool_]  # (P,) x and y change places, the slabs lie along x
+    slabs: NDArray[np.int64]  # (P + 1,) slab k of polygon i is entry slabs[i] + k of `starts`
+    scale: Array  # (P,) slabs per metre
+    starts: NDArray[np.int64]  # (S + 1,) edges[starts[j]:starts[j + 1]] may meet slab j
+    edges: Array  # (E, 4) from x, y to x, y; an edge stands in each slab that it meets
 
 
 def pack_areas(polygons: Polygons, on_route: NDArray[np.bool_]) -> PackedAreas:
@@ -38,17 +41,64 @@ def pack_areas(polygons: Polygons, on_route: NDArray[np.bool_]) -> PackedAreas:
     table = np.array([_KIND[layer] for layer in Layer], np.int64)
     kind = table[polygons.layers.astype(np.int64)]
     kind = np.where(on_route & ((kind & LANE) != 0), kind | ON_ROUTE, kind)
+    bounds = np.ascontiguousarray(polygons.bounds, np.float64)
+    extent = bounds[:, 2:] - bounds[:, :2]
+    counts = np.maximum(np.diff(polygons.offsets) // 2, 1)
+    scale = counts / np.maximum(extent.max(axis=1), 1e-9)
+    slabs = np.concatenate([[0], np.cumsum(counts)])
+    swapped = extent[:, 0] > extent[:, 1]
     vertices = np.ascontiguousarray(polygons.vertices, np.float64).reshape(-1, 2)
-    return PackedAreas(vertices, polygons.offsets, np.ascontiguousarray(polygons.bounds), kind)
+    starts, edges = _fill_slabs(vertices, polygons.offsets, bounds, swapped, slabs, scale)
+    return PackedAreas(bounds, kind, swapped, slabs, scale, starts, edges)
+
+
+@njit(cache=True)
+def _slab(y, low, scale, count):
+    """Slab of ordinate `y`; monotonic in y, so that no edge that straddles y is missed."""
+    return min(max(int((y - low) * scale), 0), count - 1)
 
 
 @njit(cache=True, nogil=True)
-def ring_contains(vertices, start, stop, x, y):
-    """Whether ring vertices[start:stop] strictly contains (x, y)."""
+def _fill_slabs(vertices, offsets, bounds, swapped, slabs, scale):
+    """`starts` and `edges` of PackedAreas: one pass counts, a second one fills."""
+    starts = np.zeros(slabs[-1] + 1, np.int64)
+    edges = np.empty((0, 4))
+    at = starts
+    for filling in (False, True):
+        if filling:
+            starts = np.cumsum(starts)
+            at = starts.copy()
+            edges = np.empty((starts[-1], 4))
+        for i in range(slabs.shape[0] - 1):
+            x, y = (1, 0) if swapped[i] else (0, 1)
+            low, count, a = bounds[i, y], slabs[i + 1] - slabs[i], offsets[i + 1] - 1
+            for b in range(offsets[i], offsets[i + 1]):
+                first, last = min(vertices[a, y], vertices[b, y]), max(vertices[a, y], vertices[b, y])
+                for k in range(_slab(first, low, scale[i], count), _slab(last, low, scale[i], count) + 1):
+                    j = slabs[i] + k
+                    if filling:
+                        e = at[j]
+                        edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3] = vertices[a, x], vertices[a, y], vertices[b, x], vertices[b, y]
+                        at[j] += 1
+                    else:
+                        starts[j + 1] += 1
+                a = b
+    return starts, edges
+
+
+@njit(cache=True, nogil=True)
+def in_polygon(areas, i, x, y):
+    """Whether polygon `i` of PackedAreas strictly contains (x, y): crossings of a ray along x, a point on an edge is outside."""
+    b = areas.bounds
+    if not (b[i, 0] < x < b[i, 2] and b[i, 1] < y < b[i, 3]):
+        return False
+    low = b[i, 1]
+    if areas.swapped[i]:
+        x, y, low = y, x, b[i, 0]
+    j = areas.slabs[i] + _slab(y, low, areas.scale[i], areas.slabs[i + 1] - areas.slabs[i])
     inside = False
-    ax, ay = vertices[stop - 1, 0], vertices[stop - 1, 1]
-    for i in range(start, stop):
-        bx, by = vertices[i, 0], vertices[i, 1]
+    for e in range(areas.starts[j], areas.starts[j + 1]):
+        ax, ay, bx, by = areas.edges[e, 0], areas.edges[e, 1], areas.edges[e, 2], areas.edges[e, 3]
         if (ay > y) != (by > y):
             side = (bx - ax) * (y - ay) - (x - ax) * (by - ay)
             if side == 0.0:
@@ -57,17 +107,7 @@ def ring_contains(vertices, start, stop, x, y):
                 inside = not inside
         elif ay == y and by == y and min(ax, bx) <= x <= max(ax, bx):
             return False
-        ax, ay = bx, by
     return inside
-
-
-@njit(cache=True, nogil=True)
-def in_polygon(areas, i, x, y):
-    """Whether polygon `i` of PackedAreas strictly contains (x, y)."""
-    b = areas.bounds
-    if not (b[i, 0] < x < b[i, 2] and b[i, 1] < y < b[i, 3]):
-        return False
-    return ring_contains(areas.vertices, areas.offsets[i], areas.offsets[i + 1], x, y)
 
 
 @njit(cache=True, nogil=True)
@@ -75,7 +115,7 @@ def in_any(areas, bit, x, y):
     """Whether some polygon with `bit` in its kind strictly contains (x, y)."""
     for i in range(areas.kind.shape[0]):
         if areas.kind[i] & bit and in_polygon(areas, i, x, y):
-            return True
+            return True  # noqa: SIM110, numba compiles no generator
     return False
 
 

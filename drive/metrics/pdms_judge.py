@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from drive.core.vehicle import VehicleParams
+from drive.core.vehicle import PACIFICA, VehicleParams
 from drive.metrics.pdms_areas import PackedAreas, ego_areas
 from drive.metrics.pdms_contacts import DT, PackedAgents, collisions, times_to_collision
 
@@ -62,7 +62,7 @@ def _direction_and_progress(states, flags, line, to_center):
     return off_route, progress
 
 
-def judge(states: Array, areas: PackedAreas, agents: PackedAgents, centerline: Array, vehicle: VehicleParams) -> Verdict:
+def judge(states: Array, areas: PackedAreas, agents: PackedAgents, centerline: Array, vehicle: VehicleParams = PACIFICA) -> Verdict:
     """Verdict on states (N, 41, 11) at 0.1 s, see drive.core.vehicle.
 
     Progress and driving direction follow NAVSIM v1.1, pdm_scorer.py; the other parts are in pdms_areas and pdms_contacts.

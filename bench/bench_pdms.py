@@ -1,0 +1,158 @@
+"""PDM score (`pdms_v1_1`) on a synthetic four-way intersection, in milliseconds per call.
+
+The scene has the size of a real one: lanes, connectors, roadblocks, car parks, the crossing box, 30 agents, 10 Hz proposals of 4 s. NAVSIM's own
+code took 1241 ms for 256 proposals, 135 ms for 16 and 36 ms for 1 on a scene of this size (2 AMD Milan cores, measured apart). Equality with
+NAVSIM's outputs is the condition of the comparison; tests/test_metrics_pdms_golden.py holds it.
+"""
+
+import numpy as np
+
+from harness import Row, timed
+
+from drive.core.roadmap import Layer, Polygons
+from drive.core.seeds import numpy_rng
+from drive.core.types import AgentType
+from drive.core.vehicle import simulate, targets_from_plan
+from drive.metrics.pdms import score_pdms
+from drive.metrics.pdms_areas import pack_areas
+from drive.metrics.pdms_comfort import comfort_components
+from drive.metrics.pdms_judge import judge
+from drive.metrics.pdms_scene import PdmScene
+
+LANE_WIDTH, ARM, LANES = 3.5, 95.0, 3
+BOX = 2 * LANES * LANE_WIDTH / 2 + 6.0  # m from the middle to where the arms begin
+
+
+def strip(points: np.ndarray, width: float) -> np.ndarray:
+    """Ring (2N, 2) of the band of `width` m around a polyline (N, 2)."""
+    step = np.gradient(points, axis=0)
+    normal = np.column_stack([-step[:, 1], step[:, 0]]) / np.hypot(*step.T)[:, None]
+    return np.concatenate([points + normal * width / 2, (points - normal * width / 2)[::-1]])
+
+
+def turned(points: np.ndarray, quarter: int) -> np.ndarray:
+    """Points (N, 2) turned by `quarter` right angles about the origin."""
+    c, s = np.cos(quarter * np.pi / 2), np.sin(quarter * np.pi / 2)
+    return points @ np.array([[c, s], [-s, c]])
+
+
+def bezier(start: np.ndarray, middle: np.ndarray, end: np.ndarray, count: int) -> np.ndarray:
+    """(count, 2) points of the quadratic curve through `start` and `end`."""
+    t = np.linspace(0.0, 1.0, count)[:, None]
+    return (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
+
+
+def intersection() -> tuple[Polygons, np.ndarray]:
+    """Polygons of the crossing, and the flags of the lanes that lead straight through it from west to east."""
+    rings: list[tuple[str, Layer, np.ndarray]] = []
+    route = set()
+    along, near, far = np.linspace(BOX, ARM, 26), np.linspace(BOX, 0.4 * ARM, 20), np.linspace(0.4 * ARM, ARM, 20)
+    for arm in range(4):
+        for lane in range(LANES):
+            offset = (lane + 0.5) * LANE_WIDTH
+            for name, side, part in (("out", -1.0, along), ("in", 1.0, near), ("far", 1.0, far)):
+                line = np.column_stack([part, np.full(len(part), side * offset)])
+                rings.append((f"{name}{arm}{lane}", Layer.LANE, turned(strip(line, LANE_WIDTH), arm)))
+                if f"{name}{arm}" in ("in2", "far2", "out0"):
+                    route.add(rings[-1][0])
+            for turn in (1, 2, 3):
+                start, end = np.array([BOX, offset]), turned(np.array([[BOX, -offset]]), turn)[0]
+                line = turned(bezier(start, np.array([0.0, offset]) if turn != 2 else (start + end) / 2, end, 26), arm)
+                rings.append((f"turn{arm}{lane}{turn}", Layer.LANE_CONNECTOR, strip(line, LANE_WIDTH)))
+                if arm == 2 and turn == 2:
+                    route.add(rings[-1][0])
+        for side in (-1.0, 1.0):
+            middle = np.column_stack([along, np.full(26, side * LANES * LANE_WIDTH / 2)])
+            rings.append((f"block{arm}{side:g}", Layer.ROADBLOCK, turned(strip(middle, LANES * LANE_WIDTH), arm)))
+            park = np.column_stack([along + 3.0, np.full(26, side * (LANES * LANE_WIDTH + 9.0))])
+            rings.append((f"park{arm}{side:g}", Layer.CARPARK, turned(strip(park, 12.0), arm)))
+    angle = np.linspace(0.0, 2 * np.pi, 60, endpoint=False)
+    rings.append(("box", Layer.INTERSECTION, 1.45 * BOX * np.column_stack([np.cos(angle), np.sin(angle)])))
+    polygons = Polygons.from_rings(rings)
+    return polygons, np.array([token in route for token in polygons.tokens])
+
+
+def traffic(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (count, 3) and speeds (count,) of cars in the lanes of the arms; those in the ego's lane are at least 25 m ahead of it."""
+    arm, lane = rng.integers(0, 4, count), rng.integers(0, LANES, count)
+    inward = rng.random(count) < 0.5
+    distance, offset = rng.uniform(BOX, 70.0, count), (lane + 0.5) * LANE_WIDTH
+    distance = np.where((arm == 2) & (lane == 1) & inward, BOX, distance)
+    local = np.column_stack([distance, np.where(inward, 1.0, -1.0) * offset])
+    xy = np.stack([turned(point[None], quarter)[0] for point, quarter in zip(local, arm)])
+    heading = arm * np.pi / 2 + np.where(inward, np.pi, 0.0)
+    crossing = inward & (arm % 2 == 1)
+    speed = np.where(crossing & (rng.random(count) < 0.8), 0.0, rng.uniform(5.0, 11.0, count))
+    return np.column_stack([xy, heading]), speed
+
+
+def scene(seed: int, agents: int = 30) -> PdmScene:
+    """The ego comes from the west at 9 m/s, 25 m before the crossing, among agents that keep their speed."""
+    rng = numpy_rng(seed, "bench_pdms", "scene")
+    polygons, on_route = intersection()
+    start, speed = traffic(agents, rng)
+    velocity = speed[:, None] * np.column_stack([np.cos(start[:, 2]), np.sin(start[:, 2])])
+    pose = np.repeat(start[:, None], 51, axis=1)
+    pose[..., :2] += 0.1 * np.arange(51)[None, :, None] * velocity[:, None]
+    kinds = rng.choice([AgentType.VEHICLE, AgentType.BICYCLE], agents, p=[0.8, 0.2]).astype(np.int64)
+    return PdmScene(
+        polygons,
+        on_route,
+        centerline=np.column_stack([np.arange(-90.0, 95.0), np.full(185, -5.25), np.zeros(185)]),
+        initial=np.array([-42.0, -5.25, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+        agent_pose=pose,
+        agent_velocity=np.repeat(velocity[:, None], 51, axis=1),
+        agent_valid=np.ones((agents, 51), np.bool_),
+        agent_size=np.array([[4.6, 1.9], [0.7, 0.7], [1.8, 0.7]])[kinds],
+        agent_types=kinds,
+        reference_poses=np.column_stack([-42.0 + 0.9 * np.arange(51), np.full(51, -5.25), np.zeros(51)]),
+        id=f"bench{seed}",
+    )
+
+
+def plans(count: int, seed: int) -> np.ndarray:
+    """(count, 40, 3) smooth proposals at 10 Hz: constant acceleration and curvature rate."""
+    rng = numpy_rng(seed, "bench_pdms", "plans")
+    time_s = 0.1 * np.arange(1, 41)
+    speed = np.maximum(9.0 + rng.normal(0.0, 1.2, (count, 1)) * time_s, 0.0)
+    heading = np.cumsum(0.1 * speed * rng.normal(0.0, 0.012, (count, 1)) * time_s, axis=1)
+    x, y = np.cumsum(0.1 * speed * np.cos(heading), axis=1), np.cumsum(0.1 * speed * np.sin(heading), axis=1)
+    return np.stack([x, y, heading], axis=-1)
+
+
+def parts(one: PdmScene, count: int) -> str:
+    """Milliseconds of the parts of one call, for the note."""
+    poses = plans(count, 0)
+    targets, initial = targets_from_plan(poses, 0.1, one.initial[:3], 40), np.repeat(one.initial[None], count, axis=0)
+    states = simulate(initial, targets)
+    tracked = timed(lambda: simulate(initial, targets)).median
+    judged = timed(lambda: judge(states, one.areas, one.agents, one.centerline)).median
+    comfort = timed(lambda: comfort_components(states)).median
+    return f"simulate {1e3 * tracked:.2f}, map and agents {1e3 * judged:.2f}, comfort {1e3 * comfort:.2f} ms"
+
+
+def measure() -> list[Row]:
+    """Milliseconds per call, after a check that the proposals exercise every part of the score."""
+    one = scene(0)
+    scores = score_pdms([one], [plans(256, 0)], 0.1)[0]
+    means = {name: float(getattr(scores, name).mean()) for name in ("nc", "dac", "ddc", "ttc", "comfort")}
+    if not all(0.4 < mean < 1.0 for mean in means.values()):
+        raise SystemExit(f"the benchmark's proposals no longer exercise the score: {means}")
+    size = f"{len(one.polygons)} polygons, {len(one.polygons.vertices)} vertices, {len(one.agent_types)} agents"
+    rows = [Row(f"mean {name} of 256 proposals", mean, "1", size) for name, mean in means.items()]
+    for count, peer in ((256, 1241), (16, 135), (1, 36)):
+        poses = plans(count, 0)
+        taken = timed(lambda poses=poses: score_pdms([one], [poses], 0.1), repeats=15)
+        rows.append(Row(f"score_pdms, 1 scene x {count}", 1e3 * taken.median, "ms", f"NAVSIM {peer} ms; {parts(one, count)}"))
+    many, groups = [scene(seed) for seed in range(16)], [plans(16, seed) for seed in range(16)]
+    taken = timed(lambda: score_pdms(many, groups, 0.1), repeats=15)
+    rows.append(Row("score_pdms, 16 scenes x 16", 1e3 * taken.median, "ms", "one call"))
+    polygons = one.polygons
+    taken = timed(lambda: (polygons.near(one.initial[:2], 100.0), pack_areas(polygons, one.on_route)), repeats=15)
+    rows.append(Row("cut and pack the map of one scene", 1e3 * taken.median, "ms", "once per scene, then kept"))
+    return rows
+
+
+if __name__ == "__main__":
+    for row in measure():
+        print(f"{row.what:36s} {row.value:9.3f} {row.unit:3s} {row.note}")
