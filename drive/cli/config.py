@@ -36,6 +36,7 @@ def groups(folder: Path = CONFIGS) -> dict[str, list[str]]:
 def load_config(config_name: str, overrides: list[str], folder: Path = CONFIGS) -> DictConfig:
     """The config `config_name` with `overrides` (`group=choice`, `key.path=value`) applied, all interpolations resolved.
 
+    `OmegaConf.to_container(config)` gives it as plain values (for RunFolder.create), `to_dataclass(config.stage, ...)` a section.
     Raises ConfigError that lists every fault at once: no such choice, no such key, wrong type, no '=', a key left without a value.
     """
     from hydra import initialize_config_dir

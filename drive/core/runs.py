@@ -6,8 +6,8 @@
       data.json        data fingerprints        status.json    stage, state (running or finished), started, finished
       metrics.jsonl    one line per log call    checkpoints/step-00000100/
 
-Nothing in it names the folder's own place, and metrics.jsonl holds no clock: a run that was killed and resumed ends with
-the same bytes as one that was not.
+Nothing in it names the folder's own place. Nothing here puts a clock into metrics.jsonl: a run that was killed and resumed ends
+with the same lines as one that was not, but for metrics that a stage itself takes from the clock.
 """
 
 from __future__ import annotations
