@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 STEP_S = 0.1  # s between poses of a plan
 HORIZON = 50  # steps of a plan
 TABLE_STRIDE = 2  # forecast steps between entries of a lead table
+BOUND_AHEAD = 0.5  # s ahead at which the speed bound of the road's shape is met
 CORRIDOR_MARGIN = 0.3  # m left free on either side of the ego's body
 FRONT = PACIFICA.front_length  # m, rear axle to front bumper
 REAR = PACIFICA.rear_length  # m, rear axle to rear bumper
@@ -179,12 +180,16 @@ def _roll_out(
                 a = -brake[n]
             else:
                 wish = fraction[n] * limit[i]
-                if bound[p, i] < wish:
-                    wish, curve[n] = bound[p, i], True
                 lead, pull = _lead(near[t, p], far[t, p], pace[t, p], ignored, u, v, k // TABLE_STRIDE, gap0, headway, root)
                 if accel * pull > pulls[n]:
                     leads[n], pulls[n] = lead, accel * pull
                 a = accel * (1.0 - (v / max(wish, 0.1)) ** exponent - pull)
+                j = i
+                while j < samples - 1 and along[p, j] < u + BOUND_AHEAD * v:
+                    j += 1
+                to_bound = (bound[p, j] - v) / BOUND_AHEAD
+                if to_bound < a:
+                    a, curve[n] = to_bound, True
                 a = min(max(a, -decel), accel)
             following = max(v + a * 0.1, 0.0)
             u += 0.05 * (v + following)

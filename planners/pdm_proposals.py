@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.planners.forecast import Forecast
-from drive.planners.idm import IdmConfig, Rollouts, lead_table, roll_out
+from drive.planners.idm import IdmConfig, LeadTable, Rollouts, lead_table, roll_out
 from drive.planners.route_frame import Paths, RouteFrame, build_paths, lane_change_offsets
 
 Array = NDArray[np.float64]
@@ -34,6 +34,7 @@ class Proposals:
     """N proposals over HORIZON + 1 states, the first one the present."""
 
     rollouts: Rollouts
+    table: LeadTable
     paths: Paths
     path: NDArray[np.int64]  # (N,) index into paths
     fraction: Array  # (N,) of the speed limit
@@ -66,7 +67,7 @@ def propose(frame: RouteFrame, speed: float, future: Forecast, size: Array, conf
     fraction, brake = np.array(columns[1], float), np.array(columns[3], float)
     tables = [table, table.held()]
     rollouts = roll_out(frame, paths, tables, speed, idm, path, fraction, np.where(family == WAIT, 1, 0), brake)
-    return Proposals(rollouts, paths, path, fraction, family)
+    return Proposals(rollouts, table, paths, path, fraction, family)
 
 
 def _targets(frame: RouteFrame, speed: float, config: ProposalConfig) -> tuple[list[Array], list[float], list[int]]:

@@ -116,7 +116,7 @@ _INTENTIONS = {
     Cause.FOLLOW: "follow it",
     Cause.STOP_BEHIND: "stop behind it",
     Cause.YIELD: "yield to it",
-    Cause.PASS: "pass it on the {side} lane",
+    Cause.PASS: "pass it {side}",
     Cause.RETURN: "go back to the route lane",
     Cause.KEEP_CHANGE: "keep the {side} lane",
     Cause.CURVE: "slow for the curve",
@@ -147,7 +147,5 @@ def describe(decision: Decision) -> str:
 
 
 VOCABULARY = frozenset(
-    """. , m m/s in junction road straight curve left right ahead command lanefollow changelaneleft changelaneright no object the way
-    car person bicycle obstacle from away at will cross stopped lead slower faster same speed free keep lane follow it stop behind yield to pass on
-    go back route slow for brake hard danger ends plan stay up down quickly change""".split()
+    [".", ",", "m", "m/s", "in", "junction", "road", "straight", "curve", "left", "right", "ahead", "command", "lanefollow", "changelaneleft", "changelaneright", "no", "object", "the", "way", "car", "person", "bicycle", "obstacle", "from", "away", "at", "will", "cross", "stopped", "lead", "slower", "faster", "same", "speed", "free", "keep", "lane", "follow", "it", "stop", "behind", "yield", "to", "pass", "go", "back", "route", "slow", "for", "brake", "hard", "danger", "ends", "plan", "stay", "up", "down", "quickly", "change"]
 )  # all words but whole numbers

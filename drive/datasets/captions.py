@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 VIEW_RANGE = 50.0  # m, how far a car counts as visible
 VIEW_ANGLE = np.radians(40.0)  # rad to either side, the front camera's half width
 ROAD_AHEAD = 40.0  # m over which the road's shape is judged
+SPACING = 2.0  # m between samples of the route
 CURVE = np.radians(15.0)  # rad of heading change that make a curve
 STEADY = 0.8  # m/s; a smaller difference of speeds is none
 CENTERED = 0.3  # m from the lane's centre
@@ -46,11 +47,11 @@ def _metres(distance: float) -> str:
 
 
 def _ahead(scene: Privileged) -> Array:
-    """(N, 3) the route from the ego on, at most ROAD_AHEAD long."""
+    """(N, 3) the route from the ego on, one sample each SPACING, as far as a car is seen."""
     line = np.asarray(scene.centerline_world, float)
     s, _ = project(line, scene.ego.pose_world[:2])
     along = arc_length(line)
-    query = s + np.arange(0.0, ROAD_AHEAD, 2.0)
+    query = s + np.arange(0.0, VIEW_RANGE + 5.0, SPACING)
     query = query[query <= along[-1]]
     heading = np.interp(query, along, np.unwrap(line[:, 2]))
     return np.column_stack([np.interp(query, along, line[:, 0]), np.interp(query, along, line[:, 1]), heading])
@@ -99,6 +100,7 @@ def facts(scene: Privileged) -> Facts:
     here = scene.road_map.nearest_lane(pose) if abs(project(scene.road_map.lanes[here].centerline, pose[:2])[1]) > 2.0 else here
     lane = scene.road_map.lanes[here]
     line = _ahead(scene)
+    shape = line[: int(ROAD_AHEAD / SPACING) + 1, 2]
     gap, speed = None, 0.0
     for i in np.flatnonzero(visible & (kinds == AgentType.VEHICLE)):
         if len(line) < 2:
@@ -115,7 +117,7 @@ def facts(scene: Privileged) -> Facts:
         lead_gap=gap,
         lead_speed=speed,
         ego_speed=scene.ego.speed,
-        turn=float(line[-1, 2] - line[0, 2]) if len(line) > 1 else 0.0,
+        turn=float(shape[-1] - shape[0]),
         junction=_junction(scene, here),
         left=_neighbor(scene, lane, "left", near),
         right=_neighbor(scene, lane, "right", near),

@@ -1,0 +1,113 @@
+"""The expert: propose, simulate, score; the teacher of supervised fine-tuning.
+
+After PDM-Closed (Dauner et al. 2023, "Parting with Misconceptions about Learning-based Vehicle Motion Planning"). Deviations: vehicles are forecast
+along their lanes; there are paths into same-direction neighbour lanes, proposals that wait for crossing agents, and hard stops; the speed is bounded
+by the road's curvature; ties and near-ties are broken towards the route lane's centre; the plan is the simulated motion, not its target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive.core.geometry import relative
+from drive.core.types import Frame, Plan, Privileged, Trajectory
+from drive.metrics.pdms import PdmScores, score_pdms
+from drive.metrics.pdms_scene import PdmScene
+from drive.planners.decision import decide
+from drive.planners.forecast import Forecast, forecast, present_agents
+from drive.planners.idm import HORIZON, STEP_S, IdmConfig
+from drive.planners.lane_index import lane_index
+from drive.planners.pdm_proposals import ProposalConfig, Proposals, propose
+from drive.planners.reasoning import Decision, describe
+from drive.planners.route_frame import RouteFrame, route_frame
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PdmConfig:
+    """Everything that shapes the expert's choice."""
+
+    idm: IdmConfig = field(default_factory=lambda: IdmConfig(min_gap=2.5))
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    agent_radius: float = 80.0  # m; agents farther away are not seen
+    offset_fee: float = 0.02  # score per metre of mean distance from the route lane's centre
+    change_fee: float = 0.02  # score that a path into another lane must gain
+    jerk_fee: float = 0.002  # score per m/s^2 of the hardest braking
+    soft_weight: float = 0.1  # of the score without its drivable-area factor, which leads a car that is off the road back to it
+
+
+class PdmExpert:
+    """Plans from the ground truth of the present alone; never reads the log's future."""
+
+    name = "pdm_expert"
+
+    def __init__(self, config: PdmConfig | None = None) -> None:
+        self.config = config or PdmConfig()
+        self.last_decisions: list[Decision] = []  # why, one per scene of the last call
+
+    def reset(self) -> None:
+        """Forget the last decisions."""
+        self.last_decisions = []
+
+    def plan_privileged(self, scenes: Sequence[Privileged]) -> list[Plan]:
+        """One Plan of 50 simulated poses, 0.1 s apart, with its reasoning, per scene."""
+        planned = [self._plan(scene) for scene in scenes]
+        self.last_decisions = [decision for _, decision in planned]
+        return [plan for plan, _ in planned]
+
+    def _plan(self, scene: Privileged) -> tuple[Plan, Decision]:
+        start = perf_counter()
+        config = self.config
+        index = lane_index(scene.road_map)
+        frame = route_frame(scene, index)
+        agents = present_agents(scene.agents, scene.ego.pose_world, config.agent_radius)
+        future = forecast(agents, index, HORIZON + 1, STEP_S)
+        proposals = propose(frame, scene.ego.speed, future, agents.size, config.proposals, config.idm)
+        # progress along the samples of the frame: the whole route may cross itself
+        local = replace(scene, agents=agents, centerline_world=frame.points)
+        scores = _score(local, future, proposals)
+        best = int(np.argmax(utility(scores, proposals, frame, config)))
+        decision = decide(scene, frame, agents, proposals, scores.states[best], best, float(scores.score[best]))
+        trajectory = Trajectory(relative(scene.ego.pose_world, proposals.rollouts.poses_world[best, 1:]), STEP_S, Frame.EGO)
+        return Plan(trajectory, reasoning=describe(decision), latency_s=perf_counter() - start), decision
+
+
+def _score(scene: Privileged, future: Forecast, proposals: Proposals) -> PdmScores:
+    """PDM scores of the proposals, simulated from the ego's true state among the forecast agents."""
+    heading = future.poses_world[..., 2]
+    velocity = future.speed[:, None, None] * np.stack([np.cos(heading), np.sin(heading)], axis=-1)
+    present = np.ones(heading.shape, bool)
+    view = PdmScene.from_privileged(scene, future.poses_world, velocity, present)
+    return score_pdms([view], [relative(scene.ego.pose_world, proposals.rollouts.poses_world[:, 1:])], STEP_S, against="group")[0]
+
+
+def utility(scores: PdmScores, proposals: Proposals, frame: RouteFrame, config: PdmConfig) -> Array:
+    """(N,) what the expert maximises: PDMS, less small fees that break near-ties.
+
+    Where every proposal scores 0 it falls back on what still differs: progress without the drivable-area factor, then how late and how slowly
+    the ego collides.
+    """
+    progress = scores.progress_raw / max(float(scores.progress_raw.max()), 5.0)
+    soft = scores.nc * (5.0 * progress + 5.0 * scores.ttc + 2.0 * scores.comfort) / 12.0
+    middle = proposals.rollouts.poses_world[:, ::5, :2]
+    away = np.abs(_offsets(frame, middle)).mean(axis=1)
+    changes = (proposals.side != 0) & (np.abs(frame.ego_d - proposals.target) > 1.0)
+    braking = np.maximum(-np.diff(proposals.rollouts.speed, axis=1).min(axis=1) / STEP_S, 0.0)
+    fee = config.offset_fee * away + config.change_fee * changes + config.jerk_fee * braking
+    late = np.minimum(scores.collision_time, 4.0) / 4.0
+    crash = 0.01 * (1.0 - late) + 0.001 * scores.states[:, :, 3].mean(axis=1)
+    return scores.score + config.soft_weight * soft - fee - np.where(scores.nc < 1.0, crash, 0.0)
+
+
+def _offsets(frame: RouteFrame, xy: Array) -> Array:
+    """(N, T) m of points (N, T, 2) to the left of the route."""
+    gap = xy[:, :, None] - frame.points[None, None, :, :2]
+    at = (gap**2).sum(-1).argmin(-1)
+    near = frame.points[at]
+    return -np.sin(near[..., 2]) * (xy[..., 0] - near[..., 0]) + np.cos(near[..., 2]) * (xy[..., 1] - near[..., 1])

@@ -1,0 +1,31 @@
+"""The constant-velocity baseline."""
+
+import numpy as np
+import pytest
+
+from drive.core.protocols import Planner
+from drive.core.types import Camera, Command, Observation
+from drive.planners.constant_velocity import ConstantVelocity
+
+
+def _observation(speed: float, yaw_rate: float = 0.0) -> Observation:
+    images = np.zeros((1, 1, 2, 2, 3), np.uint8)
+    return Observation("o", images, (Camera.front(2, 2),), 0.5, np.zeros((1, 3)), speed, 1.0, yaw_rate, Command.LANEFOLLOW)
+
+
+def test_is_a_planner():
+    assert isinstance(ConstantVelocity(), Planner)
+
+
+@pytest.mark.parametrize("speed", [0.0, 7.5])
+def test_goes_straight_at_its_speed(speed):
+    plan = ConstantVelocity().plan([_observation(speed, yaw_rate=0.3)])[0]
+    assert plan.trajectory.dt == 0.5
+    np.testing.assert_allclose(plan.trajectory.poses[:, 0], speed * plan.trajectory.times)
+    assert not plan.trajectory.poses[:, 1:].any()
+
+
+def test_answers_every_observation_in_order():
+    plans = ConstantVelocity().plan([_observation(v) for v in (1.0, 2.0, 3.0)])
+    assert [p.trajectory.poses[-1, 0] for p in plans] == [5.0, 10.0, 15.0]
+    assert ConstantVelocity().plan([]) == []
