@@ -1,0 +1,145 @@
+"""What every training stage shares: optimiser, schedule, batches that depend on seed and step alone, checkpoints, resuming.
+
+A batch, a dropout mask and a roll-out at step k are functions of (seed, k). So a run that was killed and resumed goes on with
+the same numbers as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from drive.core.errors import CheckpointError
+from drive.core.runs import RunFolder
+from drive.core.seeds import numpy_rng, stream
+from drive.planners.vla.checkpoint import read_state
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with a linear warm-up and a cosine down to `final_lr_share` of the rate."""
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+    final_lr_share: float = 0.1
+    clip_norm: float = 1.0  # of the gradient over all weights
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long, and how often what is written."""
+
+    steps: int
+    seed: int
+    log_every: int = 10
+    validate_every: int = 200
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2  # the newest ones; the last is always kept
+
+
+def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
+    """The rate at `step` of `steps`."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
+    share = config.final_lr_share + (1.0 - config.final_lr_share) * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+    return config.learning_rate * share
+
+
+def make_optimizer(policy_parameters: list[torch.nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW; no weight decay on vectors (norms, biases)."""
+    matrices = [p for p in policy_parameters if p.ndim >= 2]
+    vectors = [p for p in policy_parameters if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
+
+
+def batch_indices(count: int, batch: int, step: int, seed: int) -> NDArray[np.int64]:
+    """(batch,) indexes of step `step`: shuffled epochs laid end to end, so every sample is seen once an epoch."""
+    start, out = step * batch, []
+    while len(out) < batch:
+        epoch, at = divmod(start + len(out), count)
+        order = numpy_rng(seed, "order", epoch).permutation(count)
+        out.extend(order[at : at + batch - len(out)].tolist())
+    return np.array(out, np.int64)
+
+
+Save = Callable[[Path], None]
+
+
+def save_training(run: RunFolder, step: int, save: Save, optimizer: torch.optim.Optimizer, keep: int) -> None:
+    """A checkpoint (`save` writes the model into a folder) with the optimiser's state, whole or not at all; only the newest `keep` stay."""
+    with run.checkpoint_dir(step) as folder:
+        save(folder)
+        tensors = {
+            f"{i}.{name}": value.contiguous() if torch.is_tensor(value) else torch.tensor(value)
+            for i, state in optimizer.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+        save_file(tensors, folder / "optimizer.safetensors")
+    for old in list(run.checkpoints().values())[:-keep]:
+        shutil.rmtree(old)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Put the state that `save_training` wrote back."""
+    state = optimizer.state_dict()
+    restored: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in read_state(folder / "optimizer.safetensors").items():
+        index, name = key.split(".", 1)
+        restored.setdefault(int(index), {})[name] = value
+    wanted = sum(len(g["params"]) for g in state["param_groups"])
+    if restored and max(restored) >= wanted:
+        raise CheckpointError(f"{folder}: the optimiser's state is of another model ({max(restored) + 1} tensors, {wanted} wanted)")
+    state["state"] = restored
+    optimizer.load_state_dict(state)
+
+
+Step = Callable[[int], dict[str, float]]
+
+
+def run_loop(
+    run: RunFolder,
+    save: Save,
+    optimizer: torch.optim.Optimizer,
+    optim: OptimConfig,
+    loop: LoopConfig,
+    start: int,
+    step_fn: Step,
+    validate: Callable[[], dict[str, float]] | None = None,
+) -> None:
+    """Run steps start..steps-1; `step_fn` moves the weights and gives metrics. Only `time/...` metrics depend on the clock."""
+    bar = tqdm(range(start, loop.steps), initial=start, total=loop.steps, desc=run.stage, dynamic_ncols=True)
+    for step in bar:
+        # dropout of adapters is the only thing that draws from the global generator
+        torch.manual_seed(stream(loop.seed, "step", step))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(optim, step, loop.steps)
+        metrics = step_fn(step)
+        last = step + 1 == loop.steps
+        if (step + 1) % loop.log_every == 0 or last:
+            run.log(step + 1, {**metrics, "learning_rate": optimizer.param_groups[0]["lr"]})
+            bar.set_postfix({k: f"{v:.3g}" for k, v in list(metrics.items())[:4]})
+        if validate is not None and ((step + 1) % loop.validate_every == 0 or last):
+            run.log(step + 1, {f"val/{k}": v for k, v in validate().items()})
+        if (step + 1) % loop.checkpoint_every == 0 or last:
+            save_training(run, step + 1, save, optimizer, loop.keep_checkpoints)
+
+
+def apply_gradients(policy_parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, clip_norm: float) -> float:
+    """Clip by the global norm and step; the norm before clipping."""
+    norm = torch.nn.utils.clip_grad_norm_(policy_parameters, clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(norm)
+

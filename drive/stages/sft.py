@@ -1,0 +1,124 @@
+"""Supervised fine-tuning of the VLA (AutoVLA, arXiv 2506.13757, section 3.3).
+
+    L_i = w_i (L_LM,i + lambda_a L_action,i),   w_i = reasoning_weight for answers with reasoning, 1 for the others
+
+Deviations from the paper, each a setting: the batch loss is the weighted mean, sum(w_i L_i) / sum(w_i), so that the size of w
+does not change the learning rate; an action's target may be spread over neighbouring tokens (`label_spread`, metres); a scene
+may be answered fast in one epoch and slowly in another (`slow_share_*`), so that both ways are learnt for every kind of scene.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from drive.benchmarks.pdms import evaluate_pdms
+from drive.core.runs import RunFolder
+from drive.core.types import Scenario
+from drive.metrics.displacement import ade
+from drive.planners.vla.planner import VlaPlanner
+from drive.planners.vla.checkpoint import save_policy
+from drive.planners.vla.policy import SftTerms, VlaPolicy
+from drive.stages.loop import LoopConfig, OptimConfig, apply_gradients, batch_indices, load_optimizer, make_optimizer, run_loop
+from drive.stages.scenes import TeacherStore
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """Settings of SFT; see the module's docstring for the loss."""
+
+    steps: int = 1500
+    batch: int = 32
+    micro_batch: int = 32  # samples of one forward pass; gradients are accumulated over the batch
+    reasoning_weight: float = 40.0  # w of an answer with reasoning (the paper's)
+    action_weight: float = 1.0  # lambda_a
+    label_spread: float = 0.0  # m; 0 takes the matched token alone
+    slow_share_complex: float = 0.7  # share of epochs in which a complex scene is answered with reasoning
+    slow_share_simple: float = 0.2
+    seed: int = 0
+    log_every: int = 10
+    validate_every: int = 300
+    validate_scenes: int = 64
+    checkpoint_every: int = 300
+    max_scenes: int = 0  # 0 takes all
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+def sft_loss(terms: SftTerms, slow: torch.Tensor, reasoning_weight: float, action_weight: float) -> torch.Tensor:
+    """Sum over the batch of w_i (L_LM,i + lambda_a L_action,i), scalar; `slow` (B,) marks answers with reasoning."""
+    weight = torch.where(slow, reasoning_weight, 1.0)
+    return (weight * (terms.language + action_weight * terms.action)).sum()
+
+
+def validate(policy: VlaPolicy, store: TeacherStore, seed: int) -> dict[str, float]:
+    """Action accuracy (teacher-forced), roll-out ADE (m, against the teacher), pdms_v1_1 (0-100) and think rate of greedy plans."""
+    policy.model.eval()
+    accuracy = []
+    with torch.no_grad():
+        for start in range(0, len(store), 32):
+            index = range(start, min(start + 32, len(store)))
+            ids = policy.target_ids(store.actions[start : start + 32], [None] * len(index))
+            accuracy.append(policy.sft_terms([store.prompt(i) for i in index], ids).accuracy)
+    result = evaluate_pdms([store.dataset[i] for i in range(len(store))], VlaPlanner(policy), batch=32, pdm_scenes=store.pdm_scene)
+    decoded = [i for i, row in enumerate(result.rows) if row.poses_ego is not None]
+    errors = [float(ade(result.rows[i].poses_ego[None], store.poses[i][None])[0]) for i in decoded]
+    return {
+        "action_accuracy": float(torch.cat(accuracy).mean()),
+        "rollout_ade_m": sum(errors) / max(len(errors), 1),
+        "pdms_v1_1": result.mean("score") * 100.0,
+        "think_rate": result.think_rate,
+        "tokens": result.mean_tokens,
+    }
+
+
+def train_sft(
+    run: RunFolder,
+    policy: VlaPolicy,
+    train: Sequence[Scenario],
+    val: Sequence[Scenario] | None,
+    config: SftConfig,
+    resume_from: tuple[int, Path] | None = None,
+) -> VlaPolicy:
+    """Train `policy` on the teachers' plans of `train`; metrics and checkpoints go into `run`."""
+    store = TeacherStore(train, policy, config.max_scenes)
+    val_store = TeacherStore(val, policy, config.validate_scenes) if val is not None and config.validate_scenes else None
+    parameters = policy.parameters()
+    optimizer = make_optimizer(parameters, config.optim)
+    start = 0
+    if resume_from is not None:
+        start = resume_from[0]
+        load_optimizer(optimizer, resume_from[1])
+
+    def step_fn(step: int) -> dict[str, float]:
+        clock = time.perf_counter()
+        policy.model.train()
+        index = batch_indices(len(store), config.batch, step, config.seed)
+        epoch = step * config.batch // len(store)
+        texts = [store.reasoning_or_none(int(i), epoch, config.seed, config.slow_share_complex, config.slow_share_simple) for i in index]
+        total_weight = sum(1.0 if text is None else config.reasoning_weight for text in texts)
+        sums = torch.zeros(3)
+        for at in range(0, len(index), config.micro_batch):
+            part, part_texts = index[at : at + config.micro_batch], texts[at : at + config.micro_batch]
+            ids = policy.target_ids(store.actions[part], part_texts)
+            terms = policy.sft_terms([store.prompt(int(i)) for i in part], ids, config.label_spread)
+            slow = torch.tensor([text is not None for text in part_texts], device=policy.device)
+            (sft_loss(terms, slow, config.reasoning_weight, config.action_weight) / total_weight).backward()
+            sums += torch.tensor([terms.language.sum().item(), terms.action.sum().item(), terms.accuracy.sum().item()])
+        norm = apply_gradients(parameters, optimizer, config.optim.clip_norm)
+        language, action, accuracy = (sums / len(index)).tolist()
+        return {
+            "action_loss": action,
+            "action_accuracy": accuracy,
+            "language_loss": language,
+            "slow_share": sum(text is not None for text in texts) / len(texts),
+            "gradient_norm": norm,
+            "time/samples_per_s": len(index) / (time.perf_counter() - clock),
+        }
+
+    loop = LoopConfig(config.steps, config.seed, config.log_every, config.validate_every, config.checkpoint_every)
+    run_loop(run, lambda folder: save_policy(policy, folder), optimizer, config.optim, loop, start, step_fn, (lambda: validate(policy, val_store, config.seed)) if val_store else None)
+    return policy
