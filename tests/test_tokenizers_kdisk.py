@@ -11,7 +11,7 @@ import pytest
 from drive.core.errors import DataError, TokenizerError
 from drive.core.geometry import box_corners, compose, wrap_angle
 from drive.tokenizers import codebook_files, kernels
-from drive.tokenizers.feasibility import Bounds, arc_motion, feasible, feasible_acceleration, feasible_pairs
+from drive.tokenizers.feasibility import Bounds, arc_motion, feasible, feasible_acceleration, feasible_pairs, rear_axle_offset
 from drive.tokenizers.kdisk import Box, FitRecord, KDiskTokenizer, segments_from_tracks
 
 DT = 0.5
@@ -74,7 +74,7 @@ def naive_encode(plans, tokenizer):
 
 def by_hand(codebook, **box):
     """A tokenizer with the codebook given."""
-    record = FitRecord(len(codebook), 0, False, 0, 0, 0, 0, False, 0, "by hand")
+    record = FitRecord(len(codebook), 0, False, 0, 0, 0, 0, False, 0, 0.0, "by hand")
     return KDiskTokenizer(np.asarray(codebook, float), DT, 0.05, Box(**box), Bounds(), record)
 
 
@@ -141,6 +141,8 @@ def test_sources_of_motion_that_cannot_be_used_are_refused():
         KDiskTokenizer.fit(np.full((4, 3), np.nan))
     with pytest.raises(DataError, match="previous_speed"):
         KDiskTokenizer.fit(np.zeros((4, 3)), previous_speed=np.zeros(3))
+    with pytest.raises(TokenizerError, match="none of the 4 motions"):
+        KDiskTokenizer.fit(np.full((4, 3), 2.0))
     with pytest.raises(TokenizerError, match="k >= 1"):
         KDiskTokenizer.fit(np.zeros((4, 3)), k=0)
     with pytest.raises(TokenizerError, match="1 tokens of the codebook are infeasible"):
@@ -211,6 +213,15 @@ def test_bounds_by_hand():
     ]
     np.testing.assert_array_equal(feasible(np.stack([c for c, _ in cases]), DT, bounds), [ok for _, ok in cases])
     assert feasible(np.array([[-2.0, 0.0, 0.0]]), DT, Bounds(allow_reverse=True)).all()
+
+
+def test_motions_of_box_centres_are_noticed():
+    segments = motions(2000)
+    ahead = compose(compose(np.array([-1.4, 0.0, 0.0]), segments), np.array([1.4, 0.0, 0.0]))
+    np.testing.assert_allclose([rear_axle_offset(segments), rear_axle_offset(ahead)], [0.0, 1.4], atol=1e-9)
+    record = KDiskTokenizer.fit(ahead, k=10).record
+    assert record.infeasible > 200 and "1.4 m ahead of the rear axle" in str(record)
+    assert rear_axle_offset(ahead[:20]) == 0.0  # too few to tell
 
 
 def test_acceleration_is_a_property_of_pairs():

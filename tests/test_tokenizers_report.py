@@ -1,19 +1,23 @@
 """The tokenizer's report on plans of known error, and its picture."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from drive.core.errors import DataError
+from drive.core.geometry import compose
 from drive.tokenizers.feasibility import Bounds, feasible
-from drive.tokenizers.kdisk import Box, FitRecord, KDiskTokenizer
+from drive.tokenizers.kdisk import Box, FitRecord, KDiskTokenizer, segments_from_tracks
 from drive.tokenizers.report import envelope, plot_codebook, report
 
+REAL = Path(__file__).resolve().parents[1] / "../shared/data/real/NVlabs__GTRS/traj_final/8192.npy"
 STRAIGHT = [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [5.0, 0.0, 0.0]]
 
 
 def tokenizer(codebook=STRAIGHT):
-    record = FitRecord(len(codebook), 0, False, 0, 0, 0, 0, False, 0, "by hand")
+    record = FitRecord(len(codebook), 0, False, 0, 0, 0, 0, False, 0, 0.0, "by hand")
     return KDiskTokenizer(np.array(codebook), 0.5, 0.05, Box(), Bounds(), record)
 
 
@@ -56,3 +60,17 @@ def test_picture_is_written(tmp_path):
     with Image.open(path) as image:
         assert image.format == "PNG" and min(image.size) > 500
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="real motions are not here")
+def test_real_plans_left_out_are_rebuilt_within_3_cm():
+    centre = np.load(REAL).astype(float)  # (8192, 40, 3) at 10 Hz, of the box centre: 1.461 m ahead of nuPlan's rear axle
+    tracks = np.concatenate([np.zeros((len(centre), 1, 3)), centre], axis=1)
+    tracks = compose(np.array([1.461, 0.0, 0.0]), compose(tracks, np.array([-1.461, 0.0, 0.0])))
+    order = np.random.default_rng(0).permutation(len(tracks))
+    seen, left_out = tracks[order[:4096]], tracks[order[4096:], 5::5]
+    segments, previous = segments_from_tracks(seen, np.ones(seen.shape[:2], bool), 0.1)
+    fitted = KDiskTokenizer.fit(segments, previous_speed=previous)
+    figures = report(fitted, left_out)
+    assert abs(fitted.record.rear_axle_offset) < 0.2 and fitted.record.infeasible < 0.02 * len(segments)
+    assert figures.ade <= 0.03 and figures.infeasible_tokens == 0 and figures.coverage > 0.97

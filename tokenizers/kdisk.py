@@ -23,7 +23,7 @@ from drive.core.geometry import compose, relative
 from drive.core.seeds import numpy_rng
 from drive.core.types import PLAN_DT
 from drive.tokenizers import codebook_files, kernels
-from drive.tokenizers.feasibility import Bounds, arc_motion, feasible, feasible_acceleration, segment_speed
+from drive.tokenizers.feasibility import Bounds, arc_motion, feasible, feasible_acceleration, rear_axle_offset, segment_speed
 
 Array = NDArray[np.float64]
 ARCS = 200_000  # arcs offered to the places that logged motions leave; many more than any codebook takes
@@ -54,15 +54,17 @@ class FitRecord:
     segments: int  # motions given
     infeasible: int  # of them, dropped by the bounds on one motion
     jumps: int  # of them, dropped by the bounds on acceleration
-    walked: int  # motions looked at before the codebook was full; all of the pool if it ran empty
+    walked: int  # motions, mirror images included, looked at before the codebook was full; all of them if the pool ran empty
     pool_ran_empty: bool  # every motion kept is within the tolerance of a token
     arcs: int  # tokens that are arcs of steady steering instead of logged motions
+    rear_axle_offset: float  # m ahead of the rear axle that the motions seem to be of; near 0 or they want converting
     sources: str | Mapping[str, str]  # fingerprint of the data
 
     def __str__(self) -> str:
         pool = f"{self.segments:,} motions, {self.infeasible:,} infeasible, {self.jumps:,} reached by a jump"
         end = "every motion is covered" if self.pool_ran_empty else f"full after {self.walked:,} motions"
-        return f"{pool}; {self.k:,} tokens asked for: {end}, {self.arcs:,} arcs"
+        offset = f"motions of a point {self.rear_axle_offset:.1f} m ahead of the rear axle"
+        return f"{pool}, {offset}; {self.k:,} tokens asked for: {end}, {self.arcs:,} arcs"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,23 +98,24 @@ class KDiskTokenizer:
         `previous_speed` (N,) m/s, NaN where unknown, drops motions reached by an impossible acceleration. `mirror` also offers
         each motion with left and right exchanged. Where the pool runs empty before `k`, the codebook is smaller, or, with
         `fill`, arcs of steady steering up to the fastest logged speed take the places left: for logs too few to hold every
-        motion. Equal inputs and seed give an equal codebook. Raises DataError on arrays of another shape, or not finite.
+        motion. Equal inputs and seed give an equal codebook. Raises DataError on arrays of another shape, or not
+        finite, and TokenizerError if no motion is feasible.
         """
         bounds, box = bounds or Bounds(), box or Box()
         segments = _checked(segments, 2, "motions to fit")
         if k < 1 or tolerance <= 0.0 or dt <= 0.0:
             raise TokenizerError(f"a codebook wants k >= 1, tolerance > 0 and dt > 0, got k={k}, tolerance={tolerance}, dt={dt}")
-        keep = feasible(segments, dt, bounds)
-        jump = np.zeros(len(segments), bool)
-        if previous_speed is not None:
-            if previous_speed.shape != (len(segments),):
-                raise DataError(f"previous_speed has shape {previous_speed.shape}, want ({len(segments)},): one per motion")
-            jump = keep & ~feasible_acceleration(previous_speed, segment_speed(segments, dt), dt, bounds)
-        pool = segments[keep & ~jump]
+        keep, jump = _filter(segments, previous_speed, dt, bounds)
+        pool, offset = segments[keep & ~jump], rear_axle_offset(segments)
+        if not len(pool):
+            raise TokenizerError(
+                f"none of the {len(segments)} motions is one that a car can make (they seem to be of a point {offset:.1f} m "
+                f"ahead of the rear axle, {dt:g} s apart): check frame, units and dt"
+            )
         if mirror:
             pool = np.concatenate([pool, pool * np.array([1.0, -1.0, -1.0])])
         order, logged = numpy_rng(seed, "kdisk").permutation(len(pool)), len(pool)
-        if fill and logged:
+        if fill:
             arcs = _arcs(float(segment_speed(pool, dt).max()), dt, bounds, seed)
             pool, order = np.concatenate([pool, arcs]), np.concatenate([order, logged + np.arange(len(arcs))])
         kept, walked = kernels.kdisk_walk(pool, order, k, tolerance, box.kernel)
@@ -127,6 +130,7 @@ class KDiskTokenizer:
             walked=min(walked, logged),
             pool_ran_empty=walked >= logged,
             arcs=int((kept >= logged).sum()),
+            rear_axle_offset=offset,
             sources=sources,
         )
         return cls(codebook, dt, tolerance, box, bounds, record)
@@ -229,6 +233,16 @@ def segments_from_tracks(
     previous = np.full_like(speed, np.nan)
     previous[:, stride:] = speed[:, :-stride]
     return deltas[whole], previous[whole]
+
+
+def _filter(segments: Array, previous_speed: Array | None, dt: float, bounds: Bounds) -> tuple[NDArray, NDArray]:
+    """(feasible, reached by a jump), both (N,) bool, of motions (N, 3)."""
+    keep = feasible(segments, dt, bounds)
+    if previous_speed is None:
+        return keep, np.zeros(len(segments), bool)
+    if previous_speed.shape != (len(segments),):
+        raise DataError(f"previous_speed has shape {previous_speed.shape}, want ({len(segments)},): one per motion")
+    return keep, keep & ~feasible_acceleration(previous_speed, segment_speed(segments, dt), dt, bounds)
 
 
 def _arcs(top_speed: float, dt: float, bounds: Bounds, seed: int) -> Array:
