@@ -92,8 +92,9 @@ def road_map_from_opendrive(source: str | Path, name: str) -> RoadMap:
         raise DataError(f"map {name} has no driving lanes")
     lanes = _lanes(world, driving)
     strips = [Strip(p.road, p.section, p.lane, lanes[p.id].left, lanes[p.id].right) for p in driving if not p.junction]
+    paved = {(s.road, s.section) for s in strips}  # a road of nothing but shoulders is scenery
     for piece in pieces:
-        if piece.kind == "shoulder" and not piece.junction:
+        if piece.kind == "shoulder" and (piece.road, piece.section) in paved:
             _, left, right = _sample(world, piece)
             strips.append(Strip(piece.road, piece.section, piece.lane, left, right))
     return RoadMap(name, lanes, build_polygons(lanes, strips))
@@ -110,7 +111,9 @@ def _carla_map(text: str, name: str) -> Any:
     try:
         return carla.Map(name, text)
     except RuntimeError as error:
-        raise DataError(f"map {name}: carla.Map cannot read this OpenDRIVE ({error}): check it with an OpenDRIVE validator") from error
+        raise DataError(
+            f"map {name}: carla.Map cannot read this OpenDRIVE ({error}): check it with an OpenDRIVE validator"
+        ) from error
 
 
 def _pieces(root: ElementTree.Element) -> list[Piece]:

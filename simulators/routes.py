@@ -61,35 +61,33 @@ class Route:
 
 
 def sample_route(road_map: RoadMap, rng: np.random.Generator, length_m: float, start_lane: str | None = None) -> Route:
-    """A random walk of `length_m` metres through the lane graph, from the start of `start_lane` or of a random lane.
+    """A random walk of `length_m` metres through the lane graph, from the start of `start_lane` or from a random place.
 
     Changes lanes now and then where two run side by side, and where a lane ends. Never enters a lane that leads only to dead ends;
     raises DataError where it would have to.
     """
-    alive = _endless_lanes(road_map)
+    onward, skip = _endless_lanes(road_map), 0.0
     if start_lane is None:
-        starts = [k for k in road_map.lanes if k in alive and not road_map.lanes[k].is_connector]
+        starts = [k for k in onward if not road_map.lanes[k].is_connector]
         if not starts:
             raise DataError(f"map {road_map.name} has no lane from which one can drive on for ever")
         weight = np.array([road_map.lanes[k].length for k in starts])
         start_lane = starts[int(rng.choice(len(starts), p=weight / weight.sum()))]
-    elif start_lane not in alive:
-        raise DataError(f"map {road_map.name} has no lane {start_lane}, or it leads only to dead ends")
+        skip = float(rng.uniform(0.0, road_map.lanes[start_lane].length))
+    elif start_lane not in onward:
+        raise DataError(f"map {road_map.name} has no lane {start_lane!r}, or it leads only to dead ends")
     ids, covered, changed = [start_lane], 0.0, False
-    while covered + road_map.lanes[ids[-1]].length < length_m:
+    while covered + road_map.lanes[ids[-1]].length < skip + length_m:
         lane = road_map.lanes[ids[-1]]
-        onward = [k for k in lane.successors if k in alive]
-        beside = [k for k in (lane.left_neighbor, lane.right_neighbor) if k in alive and k not in ids[-3:]]
-        change = not onward or (not changed and lane.length >= CHANGE_ROOM and rng.random() < CHANGE_CHANCE)
-        changed = bool(beside) and change
+        beside = [k for k in (lane.left_neighbor, lane.right_neighbor) if onward.get(k)]
+        wish = not changed and lane.length >= CHANGE_ROOM and rng.random() < CHANGE_CHANCE
+        changed = bool(beside) and (wish or not onward[lane.id])
         if changed:
             ids.append(beside[int(rng.integers(len(beside)))])
-        elif onward:
-            covered += lane.length
-            ids.append(onward[int(rng.integers(len(onward)))])
         else:
-            raise DataError(f"map {road_map.name}: lane {lane.id} can be left by no lane change that the route has not made")
-    return _cut(route_along(road_map, tuple(ids)), 0.0, length_m)
+            covered += lane.length
+            ids.append(onward[lane.id][int(rng.integers(len(onward[lane.id])))])
+    return _cut(route_along(road_map, tuple(ids)), skip, skip + length_m)
 
 
 def shortest_route(road_map: RoadMap, start_lane: str, goal_lane: str) -> Route:
@@ -111,7 +109,9 @@ def shortest_route(road_map: RoadMap, start_lane: str, goal_lane: str) -> Route:
             break
         lane = road_map.lanes[lane_id]
         steps = [(k, lane.length) for k in lane.successors]
-        steps += [(k, CHANGE_COST * (1.0 + BLEND / max(lane.length, 1.0))) for k in (lane.left_neighbor, lane.right_neighbor) if k]
+        steps += [
+            (k, CHANGE_COST * (1.0 + BLEND / max(lane.length, 1.0))) for k in (lane.left_neighbor, lane.right_neighbor) if k
+        ]
         for other, price in steps:
             if reached + price < cost.get(other, np.inf):
                 cost[other], parent[other] = reached + price, lane_id
@@ -185,17 +185,21 @@ def _cut(route: Route, low: float, high: float) -> Route:
     )
 
 
-def _endless_lanes(road_map: RoadMap) -> set[str]:
-    """Lanes from which one can drive on for ever: dead ends are removed until none is left."""
-    alive = set(road_map.lanes)
+def _endless_lanes(road_map: RoadMap) -> dict[str, list[str]]:
+    """Lanes from which one can drive on for ever, with the successors of which that is true.
+
+    A lane without such a successor is kept only if a neighbour has one: two dead lanes side by side would keep each other alive.
+    """
+    onward = {k: list(lane.successors) for k, lane in road_map.lanes.items()}
     while True:
-        # a neighbour helps only if it goes on by itself, or two dead lanes side by side would keep each other alive
-        goes_on = {k for k in alive if any(n in alive for n in road_map.lanes[k].successors)}
-        lanes = ((k, road_map.lanes[k]) for k in alive)
-        kept = {k for k, lane in lanes if k in goes_on or lane.left_neighbor in goes_on or lane.right_neighbor in goes_on}
-        if kept == alive:
-            return alive
-        alive = kept
+        kept = {}
+        for k, following in onward.items():
+            lane = road_map.lanes[k]
+            if following or onward.get(lane.left_neighbor) or onward.get(lane.right_neighbor):
+                kept[k] = [n for n in following if n in onward]
+        if kept == onward:
+            return onward
+        onward = kept
 
 
 def _legs(road_map: RoadMap, lane_ids: tuple[str, ...]) -> list[tuple[int, list[str]]]:
@@ -253,7 +257,9 @@ def _any_blend(count: int, blends: list[tuple[int, int, Command]]) -> NDArray[np
     return mask
 
 
-def _commands(road_map: RoadMap, lanes: list[Lane], lane_index, changes: list[tuple[float, float, Command]], s: Array) -> NDArray[np.int8]:
+def _commands(
+    road_map: RoadMap, lanes: list[Lane], lane_index, changes: list[tuple[float, float, Command]], s: Array
+) -> NDArray[np.int8]:
     """(N,) command indices; later junctions are written first, so that the nearest one speaks."""
     command = np.full(len(s), COMMANDS.index(Command.LANEFOLLOW), np.int8)
     for i in range(len(lanes) - 1, -1, -1):
@@ -270,8 +276,8 @@ def _connector_command(road_map: RoadMap, connector: Lane, before: Lane | None) 
     """The turn; where a lane forks into connectors of the same turn, the side to keep to, told as a lane change."""
     rivals = [road_map.lanes[k] for k in before.successors if k != connector.id] if before else []
     rivals = [r for r in rivals if r.is_connector and r.turn == connector.turn]
-    if rivals:
-        frame = connector.centerline[0]
+    if before and rivals:
+        frame = before.centerline[-1]
         end = points_to_frame(frame, connector.centerline[-1, :2])
         offsets = [float(end[1] - points_to_frame(frame, r.centerline[-1, :2])[1]) for r in rivals]
         if min(offsets) > FORK_SIDE and abs(end[1]) > FORK_SIDE:

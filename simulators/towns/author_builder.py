@@ -95,7 +95,9 @@ class TownBuilder:
     def connect(self, junction: int, source: Port, lane_in: int, target: Port, lane_out: int, speed: float | None = None) -> None:
         """A one-lane connecting road from an entering lane of `source` to a leaving lane of `target`."""
         if not (1 <= lane_in <= source.lanes_in and 1 <= lane_out <= target.lanes_out):
-            raise DataError(f"junction {junction}: no lane {lane_in} into it from road {source.road} or {lane_out} to {target.road}")
+            raise DataError(
+                f"junction {junction}: no lane {lane_in} into it from road {source.road} or {lane_out} to {target.road}"
+            )
         x, y, heading = target.pose
         start = offset_right(source.pose, (lane_in - 1) * source.width)
         end = offset_right((x, y, heading + math.pi), (lane_out - 1) * target.width)
@@ -136,7 +138,9 @@ class TownBuilder:
                     self.connect(junction, source, source.lanes_in, target, target.lanes_out)
         return junction
 
-    def roundabout(self, center: tuple[float, float], radius: float, arms: list[Port], speed: float, half_angle: float = 0.61) -> None:
+    def roundabout(
+        self, center: tuple[float, float], radius: float, arms: list[Port], speed: float, half_angle: float = 0.61
+    ) -> None:
         """A one-lane ring, counter-clockwise, lane centre at `radius`; one small junction per arm, +- `half_angle` around it.
 
         The arms head for the centre and have one lane each way; one of them may be an exit only.

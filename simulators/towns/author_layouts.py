@@ -100,7 +100,7 @@ def rural_a() -> TownBuilder:
     nodes: dict[str, Point] = {"R": (0.0, 0.0, 32.0), "T": (430.0, 0.0, 14.0)}
     south_east = Street("R", "T", ((115.0, 0.0, 60.0), (165.0, 75.0, 45.0), (265.0, 85.0, 50.0), (310.0, 0.0, 60.0)))
     north = Street(
-        "T", "R", ((430.0, 150.0, 110.0), (320.0, 280.0, 90.0), (185.0, 200.0, 65.0), (60.0, 280.0, 55.0), (-75.0, 129.9, 50.0))
+        "T", "R", ((430.0, 150.0, 160.0), (320.0, 280.0, 90.0), (185.0, 200.0, 65.0), (60.0, 280.0, 55.0), (-75.0, 129.9, 50.0))
     )
     south = Street("R", "T", ((-70.0, -121.2, 40.0), (50.0, -250.0, 60.0), (170.0, -170.0, 70.0), (430.0, -240.0, 100.0)))
     ports = streets(town, nodes, [south_east], Style(60.0, spiral=12.0, edge=("shoulder", 1.0)))
@@ -165,10 +165,16 @@ def test_c() -> TownBuilder:
     ]
     ports = streets(town, nodes, blocks, Style(50.0))
     winding = [
-        Street("D", "R", ((0.0, 185.0, 50.0), (115.0, 235.0, 60.0), (225.0, 170.0, 65.0), (350.0, 265.0, 80.0), (540.0, 265.0, 55.0))),
+        Street(
+            "D", "R", ((0.0, 185.0, 50.0), (115.0, 235.0, 60.0), (225.0, 170.0, 65.0), (350.0, 265.0, 80.0), (540.0, 265.0, 55.0))
+        ),
         Street("F", "R", ((300.0, 92.0, 60.0), (380.0, 150.0, 70.0))),
         Street("R", "G", ((725.0, 150.0, 60.0),)),
-        Street("G", "C", ((725.0, -145.0, 55.0), (450.0, -120.0, 150.0), (190.0, -115.0, 48.0))),
+        Street(
+            "G",
+            "C",
+            ((725.0, -145.0, 55.0), (570.0, -165.0, 80.0), (450.0, -100.0, 100.0), (320.0, -150.0, 90.0), (190.0, -115.0, 48.0)),
+        ),
     ]
     merge_ports(ports, streets(town, nodes, winding, Style(70.0, spiral=14.0, edge=("shoulder", 1.0))))
     _dual_road(town, ports)
@@ -208,7 +214,14 @@ def highway_a() -> TownBuilder:
         to_merge=[(445.0, -o), (w + o, -o, r + o), (w + o, h + o, r + o), (510.0, h + o)],
         after_merge=[(445.0, h + o), (310.0, h + o)],
         to_exit=[(240.0, h + o), (-o, h + o, r + o), (-o, -o, r + o), (180.0, -o)],
-        ramp=[(445.0, -17.0), (525.0, -26.6, 150.0), (800.0, -62.0, 90.0), (765.0, 190.0, 120.0), (800.0, 412.0, 85.0), (510.0, 377.5)],
+        ramp=[
+            (445.0, -17.0),
+            (525.0, -26.6, 150.0),
+            (800.0, -62.0, 90.0),
+            (765.0, 190.0, 120.0),
+            (800.0, 412.0, 85.0),
+            (510.0, 377.5),
+        ],
     )
     _carriageway(
         town,
@@ -222,7 +235,12 @@ def highway_a() -> TownBuilder:
 
 
 def _carriageway(
-    town: TownBuilder, before_exit: list[Point], to_merge: list[Point], after_merge: list[Point], to_exit: list[Point], ramp: list[Point]
+    town: TownBuilder,
+    before_exit: list[Point],
+    to_merge: list[Point],
+    after_merge: list[Point],
+    to_exit: list[Point],
+    ramp: list[Point],
 ) -> None:
     """Three lanes one way round; a fourth one, before the exit and after the merge, opens from and closes into the third."""
     edge = ("shoulder", 2.5)
