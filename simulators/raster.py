@@ -279,21 +279,22 @@ def shade(buffers, view, scale, palette, haze):
     """RGB (H / scale, W / scale, 3) uint8: the mean of scale x scale samples; haze takes half of a colour at `haze` metres."""
     h, w = view.height // scale, view.width // scale
     image = np.empty((h, w, 3), np.uint8)
-    total, colour = np.empty(3, np.float32), np.empty(3, np.float32)
+    total, colour, half = np.empty(3, np.float32), np.empty(3, np.float32), np.float32(haze)
     share = np.float32(1.0 / (scale * scale))
+    metres_x, metres_y = 1.0 / view.focal_x, 1.0 / view.focal_y  # per pixel, one metre ahead
     for row in range(h):
         for column in range(w):
             total[:] = 0.5
             for i in range(row * scale, (row + 1) * scale):
                 for j in range(column * scale, (column + 1) * scale):
                     face, inverse = buffers.face[i, j], buffers.inverse_depth[i, j]
-                    keep = np.float32(haze) * inverse
+                    keep = half * inverse
                     keep = keep / (np.float32(1.0) + keep)
                     if face > TERRAIN:
                         for k in range(3):
                             total[k] += share * (palette[0, k] + keep * (buffers.rgb[face, k] - palette[0, k]))
                         continue
-                    x, y = (j + 0.5 - view.centre_x) / view.focal_x, (i + 0.5 - view.centre_y) / view.focal_y
+                    x, y = (j + 0.5 - view.centre_x) * metres_x, (i + 0.5 - view.centre_y) * metres_y
                     if face == SKY:
                         r = view.rotation
                         _sky(r[0, 2] * x + r[1, 2] * y + r[2, 2], palette, colour)
