@@ -47,15 +47,14 @@ def segment_speed(deltas: Array, dt: float) -> Array:
 def rear_axle_offset(deltas: Array) -> float:
     """How far ahead of the rear axle, m, the point lies whose motions (N, 3) these are; 0 where fewer than 30 of them turn.
 
-    A point d m ahead of the rear axle slips 2 d sin(turn / 2) outwards in a turn; this is the least-squares d. About 1.4 m means
+    A point d m ahead of the rear axle slips 2 d sin(turn / 2) outwards in a turn; this is the median d, as logs hold outliers. About 1.4 m means
     box centres: convert them by `compose(poses, [-d, 0, 0])`, or most turns will be taken for slips.
     """
     length, slip = arc_motion(deltas)
     turning = (np.abs(deltas[:, 2]) > 0.03) & (length > 1.0)
     if turning.sum() < 30:
         return 0.0
-    swing = 2.0 * np.sin(deltas[turning, 2] / 2.0)
-    return float((slip[turning] @ swing) / (swing @ swing))
+    return float(np.median(slip[turning] / (2.0 * np.sin(deltas[turning, 2] / 2.0))))
 
 
 def feasible(deltas: Array, dt: float, bounds: Bounds) -> NDArray[np.bool_]:
