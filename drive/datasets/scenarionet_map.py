@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 from scipy.spatial import KDTree
 from shapely.geometry.base import BaseGeometry
 
@@ -118,7 +119,10 @@ def _border(centerline: Array, shape: BaseGeometry, side: float) -> Array:
     rays = shapely.linestrings(np.stack([centerline[:, :2], far], axis=1))
     gap = shapely.distance(shapely.points(centerline[:, :2]), shapely.intersection(rays, shape.boundary))
     # NaN: the ray meets no border, the polygon is wider than the bound here
-    return _offset(centerline, side * np.clip(np.nan_to_num(gap, nan=HALF_WIDTH[1]), *HALF_WIDTH))
+    gap = np.clip(np.nan_to_num(gap, nan=HALF_WIDTH[1]), *HALF_WIDTH)
+    if len(gap) > 2:
+        gap[[0, -1]] = gap[[1, -2]]  # the end rays run along the polygon's end edge, which they meet at once
+    return _offset(centerline, side * median_filter(gap, 5, mode="nearest"))
 
 
 def _largest(shape: BaseGeometry) -> BaseGeometry:
