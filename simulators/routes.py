@@ -63,8 +63,8 @@ class Route:
 def sample_route(road_map: RoadMap, rng: np.random.Generator, length_m: float, start_lane: str | None = None) -> Route:
     """A random walk of `length_m` metres through the lane graph, from the start of `start_lane` or from a random place.
 
-    Changes lanes now and then where two run side by side, and where a lane ends. Never enters a lane that leads only to dead ends;
-    raises DataError where it would have to.
+    Changes lanes now and then where two run side by side, and where a lane ends; never enters a lane with only dead ends ahead.
+    Raises DataError where every way, or the start lane, leads only to dead ends.
     """
     onward, skip = _endless_lanes(road_map), 0.0
     if start_lane is None:

@@ -70,7 +70,10 @@ def parallel() -> RoadMap:
 def spans(route: Route) -> list[tuple[Command, float, float]]:
     """(command, first s, last s) of each run."""
     edges = np.flatnonzero(np.diff(route.command)) + 1
-    return [(COMMANDS[route.command[p[0]]], route.s[p[0]], route.s[p[-1]]) for p in np.split(np.arange(len(route)), edges)]
+    return [
+        (COMMANDS[route.command[p[0]]], float(route.s[p[0]]), float(route.s[p[-1]]))
+        for p in np.split(np.arange(len(route)), edges)
+    ]
 
 
 @pytest.mark.parametrize(

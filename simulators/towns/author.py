@@ -1,4 +1,4 @@
-"""Rebuilds the shipped towns: `python -m drive.simulators.towns.author` writes every .xodr and .npz anew, byte for byte the same."""
+"""Rebuilds the shipped towns, byte for byte: `python -m drive.simulators.towns.author` writes every .xodr and .npz anew."""
 
 from __future__ import annotations
 

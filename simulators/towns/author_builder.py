@@ -122,7 +122,7 @@ class TownBuilder:
             self._attach(port, junction)
 
     def meet(self, ports: list[Port]) -> int:
-        """A crossing of all ports: straight on lane by lane, left from the innermost lane, right from the outermost; no U-turns."""
+        """A crossing of all ports: straight on lane by lane, left from the innermost lane, right from the outermost."""
         junction = self.junction()
         for source in ports:
             for target in ports:

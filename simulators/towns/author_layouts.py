@@ -185,7 +185,7 @@ def test_c() -> TownBuilder:
 
 
 def _dual_road(town: TownBuilder, ports: dict[str, list[Port]]) -> None:
-    """Two lanes each way from C to G; a ramp from the roundabout R joins the westbound side by a lane of its own that then ends."""
+    """Two lanes each way from C to G; a ramp from the roundabout R joins the westbound side in a lane that then ends."""
     edge = ("shoulder", 1.5)
     near = town.road([(204.5, 0.0), (260.0, 0.0)], (2, 2), 70.0, edge=edge)
     wide = town.road([(315.0, 0.0), (435.0, 0.0)], (2, 3), 70.0, edge=edge)
