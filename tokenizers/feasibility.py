@@ -47,8 +47,8 @@ def segment_speed(deltas: Array, dt: float) -> Array:
 def rear_axle_offset(deltas: Array) -> float:
     """How far ahead of the rear axle, m, the point lies whose motions (N, 3) these are; 0 where fewer than 30 of them turn.
 
-    A point d m ahead of the rear axle slips 2 d sin(turn / 2) outwards in a turn; this is the median d, as logs hold outliers. About 1.4 m means
-    box centres: convert them by `compose(poses, [-d, 0, 0])`, or most turns will be taken for slips.
+    A point d m ahead of the rear axle slips 2 d sin(turn / 2) outwards in a turn; this is the median d, as logs hold outliers.
+    About 1.4 m means box centres: convert them by `compose(poses, [-d, 0, 0])`, or most turns will be taken for slips.
     """
     length, slip = arc_motion(deltas)
     turning = (np.abs(deltas[:, 2]) > 0.03) & (length > 1.0)
