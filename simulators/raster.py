@@ -254,55 +254,48 @@ def _patch(x, y):
 
 
 @njit(cache=True)
-def _sky(direction_z, palette, out):
-    """Sky colour (3,) of a ray of unit forward length that climbs `direction_z`; palette rows are horizon, zenith, terrain."""
-    climb = min(max(direction_z, 0.0) * 1.6, 1.0)
-    for k in range(3):
-        out[k] = palette[0, k] + climb * (palette[1, k] - palette[0, k])
-
-
-@njit(cache=True)
-def _terrain(view, x, y, inverse, palette, out):
-    """Terrain colour (3,) under the optical ray x, y, 1 at the given inverse depth, with patches that fade with distance."""
-    shade = 0.0
-    if inverse * NOISE_FAR > 1.0:
-        r = view.rotation
-        world_x = view.position[0] + (r[0, 0] * x + r[1, 0] * y + r[2, 0]) / inverse
-        world_y = view.position[1] + (r[0, 1] * x + r[1, 1] * y + r[2, 1]) / inverse
-        shade = 0.09 * (1.0 - 1.0 / (inverse * NOISE_FAR)) * _patch(world_x, world_y)
-    for k in range(3):
-        out[k] = palette[2, k] * (1.0 + shade)
+def _terrain_light(view, x, y, inverse):
+    """Share of its colour that the terrain under the optical ray x, y, 1 shows: patches that fade with distance."""
+    r = view.rotation
+    world_x = view.position[0] + (r[0, 0] * x + r[1, 0] * y + r[2, 0]) / inverse
+    world_y = view.position[1] + (r[0, 1] * x + r[1, 1] * y + r[2, 1]) / inverse
+    return 1.0 + 0.09 * (1.0 - 1.0 / (inverse * NOISE_FAR)) * _patch(world_x, world_y)
 
 
 @njit(cache=True)
 def shade(buffers, view, scale, palette, haze):
-    """RGB (H / scale, W / scale, 3) uint8: the mean of scale x scale samples; haze takes half of a colour at `haze` metres."""
+    """RGB (H / scale, W / scale, 3) uint8: the mean of scale x scale samples; haze takes half of a colour at `haze` metres.
+
+    palette (3, 3) float32: horizon, zenith, terrain.
+    """
     h, w = view.height // scale, view.width // scale
     image = np.empty((h, w, 3), np.uint8)
-    total, colour, half = np.empty(3, np.float32), np.empty(3, np.float32), np.float32(haze)
+    total, colour, fog, half, one = np.empty(3, np.float32), np.empty(3, np.float32), palette[0].copy(), np.float32(haze), np.float32(1.0)
     share = np.float32(1.0 / (scale * scale))
     metres_x, metres_y = 1.0 / view.focal_x, 1.0 / view.focal_y  # per pixel, one metre ahead
+    climb_x, climb_y, climb = view.rotation[0, 2], view.rotation[1, 2], view.rotation[2, 2]
     for row in range(h):
         for column in range(w):
-            total[:] = 0.5
+            total[:] = 0.5  # rounds
             for i in range(row * scale, (row + 1) * scale):
+                y = (i + 0.5 - view.centre_y) * metres_y
                 for j in range(column * scale, (column + 1) * scale):
                     face, inverse = buffers.face[i, j], buffers.inverse_depth[i, j]
-                    keep = half * inverse
-                    keep = keep / (np.float32(1.0) + keep)
-                    if face > TERRAIN:
-                        for k in range(3):
-                            total[k] += share * (palette[0, k] + keep * (buffers.rgb[face, k] - palette[0, k]))
-                        continue
-                    x, y = (j + 0.5 - view.centre_x) * metres_x, (i + 0.5 - view.centre_y) * metres_y
+                    x = (j + 0.5 - view.centre_x) * metres_x
+                    keep = half * inverse / (one + half * inverse)
                     if face == SKY:
-                        r = view.rotation
-                        _sky(r[0, 2] * x + r[1, 2] * y + r[2, 2], palette, colour)
-                        keep = np.float32(1.0)
+                        keep = np.float32(min(max(climb_x * x + climb_y * y + climb, 0.0) * 1.6, 1.0))
+                        for k in range(3):
+                            colour[k] = palette[1, k]
+                    elif face == TERRAIN:
+                        light = np.float32(_terrain_light(view, x, y, inverse) if inverse * NOISE_FAR > 1.0 else 1.0)
+                        for k in range(3):
+                            colour[k] = palette[2, k] * light
                     else:
-                        _terrain(view, x, y, inverse, palette, colour)
+                        for k in range(3):
+                            colour[k] = buffers.rgb[face, k]
                     for k in range(3):
-                        total[k] += share * (palette[0, k] + keep * (colour[k] - palette[0, k]))
+                        total[k] += share * (fog[k] + keep * (colour[k] - fog[k]))
             for k in range(3):
                 image[row, column, k] = np.uint8(min(total[k], np.float32(255.0)))
     return image
