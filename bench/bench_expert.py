@@ -29,21 +29,24 @@ def drive(world: World, planner, seconds: float) -> list[tuple[int, Privileged, 
     """(step, scene, poses of the plan, reasoning) of a closed-loop drive."""
     plans = []
     while world.step < seconds * 10 and not world.over:
-        scene = world.privileged()
+        tracks, scene = world.tracks(), world.privileged()
+        present = tracks.valid[:, world.step]
+        scene = replace(scene, agent_acceleration=tracks.acceleration(world.step, scene.dt)[present])
         plan = planner.plan_privileged([scene])[0]
         plans.append((world.step, scene, plan.trajectory.poses, plan.reasoning))
         world.drive(plan.trajectory, INTERVAL)
     return plans
 
 
-def logged_score(scene: Privileged, poses: np.ndarray, ego: EgoTrack, tracks: Tracks, step: int) -> float | None:
-    """PDMS of a plan among the agents as they really moved, against the ego's own drive; None where the drive ends too early."""
+def logged_score(scene: Privileged, poses: np.ndarray, ego: EgoTrack, tracks: Tracks, step: int) -> np.ndarray | None:
+    """(PDMS, NC, DAC, EP, TTC, C) of a plan among the agents as they really moved, against the ego's own drive; None where the drive ends too early."""
     future = tracks.steps(step, step + HORIZON)
     if future.valid.shape[1] < HORIZON:
         return None
-    now = replace(scene, agents=future)
+    now = replace(scene, agents=future, agent_acceleration=None)
     view = PdmScene.from_privileged(now, future.poses_world, future.velocity_world, future.valid, ego.poses_world[step : step + HORIZON])
-    return float(score_pdms([view], [poses[None]], 0.1, against="reference")[0].score[0])
+    s = score_pdms([view], [poses[None]], 0.1, against="reference")[0]
+    return np.array([s.score[0], s.nc[0], s.dac[0], s.ep[0], s.ttc[0], s.comfort[0]])
 
 
 def time_per_plan(scene: Privileged, count: int = 20, repeats: int = 30) -> tuple[float, float]:
@@ -56,7 +59,7 @@ def time_per_plan(scene: Privileged, count: int = 20, repeats: int = 30) -> tupl
         tuple(map(str, range(count))), np.full(count, int(AgentType.VEHICLE), np.int64), np.tile([4.6, 1.9, 1.6], (count, 1)),
         pose[:, None], velocity[:, None], np.ones((count, 1), bool),
     )  # fmt: skip
-    planner, crowded = PdmExpert(), replace(scene, agents=agents)
+    planner, crowded = PdmExpert(), replace(scene, agents=agents, agent_acceleration=None)
     planner.plan_privileged([crowded])
     took = []
     for _ in range(repeats):
@@ -99,10 +102,15 @@ def main() -> None:
                 print(town, kind, seed, world.events, "|", plans[-1][3])
     print(f"ms per plan with 20 agents: median {timing[0]:.1f}, 90th percentile {timing[1]:.1f}" if timing else "no drive")
     for kind, counts in total.items():
-        mean = np.mean(scores[kind]) if scores[kind] else np.nan
-        print(f"{kind:20s} {dict(counts)}  {np.mean(travelled[kind]):.1f} m/s  PDMS {100 * mean:.1f} over {len(scores[kind])} plans")
+        print(f"{kind:20s} {dict(counts)}  {np.mean(travelled[kind]):.1f} m/s  {_line(scores[kind])}")
     everything = [s for part in scores.values() for s in part]
-    print(f"all: PDMS {100 * np.mean(everything):.1f} over {len(everything)} plans")
+    print(f"all: {_line(everything)}")
+
+
+def _line(scores: list[np.ndarray]) -> str:
+    names = ("PDMS", "NC", "DAC", "EP", "TTC", "C")
+    means = 100.0 * np.mean(scores, axis=0) if scores else np.full(len(names), np.nan)
+    return "  ".join(f"{name} {value:.1f}" for name, value in zip(names, means)) + f"  over {len(scores)} plans"
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ class Rollouts:
 def lead_table(frame: RouteFrame, paths: Paths, future: Forecast, size: Array) -> LeadTable:
     """The lead table of `paths` for the forecast boxes; size (A, 3)."""
     half = PACIFICA.width / 2.0 + CORRIDOR_MARGIN
-    poses = np.ascontiguousarray(future.poses_world[:, ::TABLE_STRIDE])
-    return LeadTable(*_occupancy(frame.points, frame.step, paths.offset, paths.points, paths.along, poses, future.speed, size, half))
+    poses, speed = (np.ascontiguousarray(x[:, ::TABLE_STRIDE]) for x in (future.poses_world, future.speed))
+    return LeadTable(*_occupancy(frame.points, frame.step, paths.offset, paths.points, paths.along, poses, speed, size, half))
 
 
 @njit(cache=True)
@@ -116,7 +116,7 @@ def _occupancy(route, step, offset, path_points, along, poses, speeds, size, hal
                         if abs(across - offset[p, i]) <= half:
                             where = along[p, i] + forward
                             near[p, a, k], far[p, a, k] = min(near[p, a, k], where), max(far[p, a, k], where)
-                            speed[p, a, k] = speeds[a] * np.cos(heading - path_points[p, i, 2])
+                            speed[p, a, k] = speeds[a, k] * np.cos(heading - path_points[p, i, 2])
     return near, far, speed
 
 
@@ -217,8 +217,8 @@ class IdmPlanner:
         start = perf_counter()
         index = lane_index(scene.road_map)
         frame = route_frame(scene, index)
-        agents = present_agents(scene.agents, scene.ego.pose_world, self.agent_radius)
-        future = forecast(agents, index, HORIZON + 1, STEP_S)
+        agents, acceleration = present_agents(scene, self.agent_radius)
+        future = forecast(agents, acceleration, index, HORIZON + 1, STEP_S)
         length = max(8.0, 2.0 * scene.ego.speed)
         middle = np.zeros(len(frame.points))
         paths = build_paths(frame, [middle], [length], [0], self.config.lateral_acceleration, self.config.curve_braking)

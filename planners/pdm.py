@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from drive.core.geometry import relative
@@ -22,7 +23,7 @@ from drive.planners.decision import decide
 from drive.planners.forecast import Forecast, forecast, present_agents
 from drive.planners.idm import HORIZON, STEP_S, IdmConfig
 from drive.planners.lane_index import lane_index
-from drive.planners.pdm_proposals import ProposalConfig, Proposals, propose
+from drive.planners.pdm_proposals import BRAKE, ProposalConfig, Proposals, propose
 from drive.planners.reasoning import Decision, describe
 from drive.planners.route_frame import RouteFrame, route_frame
 
@@ -38,6 +39,7 @@ class PdmConfig:
     agent_radius: float = 80.0  # m; agents farther away are not seen
     offset_fee: float = 0.02  # score per metre of mean distance from the route lane's centre
     change_fee: float = 0.02  # score that a path into another lane must gain
+    brake_fee: float = 0.2  # score that a stop which heeds nothing must gain over driving with foresight
     jerk_fee: float = 0.002  # score per m/s^2 of the hardest braking
     soft_weight: float = 0.1  # of the score without its drivable-area factor, which leads a car that is off the road back to it
 
@@ -66,11 +68,11 @@ class PdmExpert:
         config = self.config
         index = lane_index(scene.road_map)
         frame = route_frame(scene, index)
-        agents = present_agents(scene.agents, scene.ego.pose_world, config.agent_radius)
-        future = forecast(agents, index, HORIZON + 1, STEP_S)
+        agents, acceleration = present_agents(scene, config.agent_radius)
+        future = forecast(agents, acceleration, index, HORIZON + 1, STEP_S)
         proposals = propose(frame, scene.ego.speed, future, agents.size, config.proposals, config.idm)
         # progress along the samples of the frame: the whole route may cross itself
-        local = replace(scene, agents=agents, centerline_world=frame.points)
+        local = replace(scene, agents=agents, agent_acceleration=acceleration, centerline_world=frame.points)
         scores = _score(local, future, proposals)
         best = int(np.argmax(utility(scores, proposals, frame, config)))
         decision = decide(scene, frame, agents, proposals, scores.states[best], best, float(scores.score[best]))
@@ -81,7 +83,7 @@ class PdmExpert:
 def _score(scene: Privileged, future: Forecast, proposals: Proposals) -> PdmScores:
     """PDM scores of the proposals, simulated from the ego's true state among the forecast agents."""
     heading = future.poses_world[..., 2]
-    velocity = future.speed[:, None, None] * np.stack([np.cos(heading), np.sin(heading)], axis=-1)
+    velocity = future.speed[..., None] * np.stack([np.cos(heading), np.sin(heading)], axis=-1)
     present = np.ones(heading.shape, bool)
     view = PdmScene.from_privileged(scene, future.poses_world, velocity, present)
     return score_pdms([view], [relative(scene.ego.pose_world, proposals.rollouts.poses_world[:, 1:])], STEP_S, against="group")[0]
@@ -95,19 +97,30 @@ def utility(scores: PdmScores, proposals: Proposals, frame: RouteFrame, config: 
     """
     progress = scores.progress_raw / max(float(scores.progress_raw.max()), 5.0)
     soft = scores.nc * (5.0 * progress + 5.0 * scores.ttc + 2.0 * scores.comfort) / 12.0
-    middle = proposals.rollouts.poses_world[:, ::5, :2]
-    away = np.abs(_offsets(frame, middle)).mean(axis=1)
+    away = _mean_offset(frame.points, proposals.rollouts.poses_world)
     changes = (proposals.side != 0) & (np.abs(frame.ego_d - proposals.target) > 1.0)
     braking = np.maximum(-np.diff(proposals.rollouts.speed, axis=1).min(axis=1) / STEP_S, 0.0)
     fee = config.offset_fee * away + config.change_fee * changes + config.jerk_fee * braking
+    fee = fee + config.brake_fee * (proposals.family == BRAKE)
     late = np.minimum(scores.collision_time, 4.0) / 4.0
     crash = 0.01 * (1.0 - late) + 0.001 * scores.states[:, :, 3].mean(axis=1)
     return scores.score + config.soft_weight * soft - fee - np.where(scores.nc < 1.0, crash, 0.0)
 
 
-def _offsets(frame: RouteFrame, xy: Array) -> Array:
-    """(N, T) m of points (N, T, 2) to the left of the route."""
-    gap = xy[:, :, None] - frame.points[None, None, :, :2]
-    at = (gap**2).sum(-1).argmin(-1)
-    near = frame.points[at]
-    return -np.sin(near[..., 2]) * (xy[..., 0] - near[..., 0]) + np.cos(near[..., 2]) * (xy[..., 1] - near[..., 1])
+@njit(cache=True)
+def _mean_offset(route: Array, poses: Array) -> Array:
+    """(N,) mean distance in m of poses (N, T, 3) from the route (S, 3); every fifth pose is looked at."""
+    out = np.empty(len(poses))
+    for n in range(len(poses)):
+        total, count, at = 0.0, 0, 0
+        for k in range(0, poses.shape[1], 5):
+            x, y = poses[n, k, 0], poses[n, k, 1]
+            best = np.inf
+            for i in range(at, len(route)):  # poses never go back
+                square = (route[i, 0] - x) ** 2 + (route[i, 1] - y) ** 2
+                if square < best:
+                    best, at = square, i
+            total += abs(-np.sin(route[at, 2]) * (x - route[at, 0]) + np.cos(route[at, 2]) * (y - route[at, 1]))
+            count += 1
+        out[n] = total / count
+    return out

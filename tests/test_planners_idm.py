@@ -66,7 +66,7 @@ def test_stops_where_the_road_ends():
 
 def test_vehicle_forecast_stays_on_its_lane_through_a_curve():
     town = curve(20.0, before=10.0)
-    future = forecast(agents((5.0, 0.5, 0.0, 8.0)), lane_index(town), 51, 0.1)
+    future = forecast(agents((5.0, 0.5, 0.0, 8.0)), np.zeros(1), lane_index(town), 51, 0.1)
     center, distance = np.array([10.0, 20.0]), 19.5  # 0.5 m inside the lane's centre
     inside = (future.poses_world[0, :, 2] > 0.3) & (future.poses_world[0, :, 2] < 1.2)
     assert inside.sum() > 5
@@ -76,22 +76,28 @@ def test_vehicle_forecast_stays_on_its_lane_through_a_curve():
 def test_people_and_crooked_cars_are_forecast_at_constant_velocity():
     index = lane_index(curve(20.0, before=10.0))
     for others in (agents((5.0, 0.5, 0.0, 2.0), kind=AgentType.PEDESTRIAN), agents((5.0, 0.5, 1.2, 2.0))):
-        poses = forecast(others, index, 51, 0.1).poses_world[0]
+        poses = forecast(others, np.zeros(1), index, 51, 0.1).poses_world[0]
         np.testing.assert_allclose(poses[-1, :2] - poses[0, :2], 10.0 * np.array([np.cos(poses[0, 2]), np.sin(poses[0, 2])]))
 
 
 def test_present_agents_leave_out_the_absent_and_the_far():
     others = agents((5.0, 0.0, 0.0, 0.0), (500.0, 0.0, 0.0, 0.0), (6.0, 0.0, 0.0, 0.0))
     others.valid[2, 0] = False
-    assert present_agents(others, np.zeros(3), 100.0).ids == ("agent0",)
+    seen, acceleration = present_agents(scene(straight(), 5.0, others), 100.0)
+    assert seen.ids == ("agent0",) and acceleration.tolist() == [0.0]
+
+
+def test_who_brakes_is_forecast_to_stop():
+    future = forecast(agents((5.0, 0.0, 0.0, 6.0)), np.array([-3.0]), lane_index(straight()), 51, 0.1)
+    assert future.poses_world[0, -1, 0] == pytest.approx(5.0 + 6.0**2 / (2 * 3.0), abs=0.02) and future.speed[0, -1] == 0.0
 
 
 def _table(one):
     index = lane_index(one.road_map)
     frame = route_frame(one, index)
-    others = present_agents(one.agents, one.ego.pose_world, 100.0)
+    others, acceleration = present_agents(one, 100.0)
     paths = build_paths(frame, [np.zeros(len(frame.points))], [10.0], [0], 2.5, 1.2)
-    return frame, lead_table(frame, paths, forecast(others, index, HORIZON + 1, 0.1), others.size)
+    return frame, lead_table(frame, paths, forecast(others, acceleration, index, HORIZON + 1, 0.1), others.size)
 
 
 def test_lead_table_measures_the_box_and_sees_a_crossing_car_only_while_it_crosses():

@@ -142,6 +142,13 @@ class Tracks:
         ids = tuple(self.ids[int(i)] for i in index)
         return Tracks(ids, self.types[index], self.size[index], self.poses_world[index], self.velocity_world[index], self.valid[index])
 
+    def acceleration(self, step: int, dt: float, window_s: float = 0.5) -> Array:
+        """(A,) m/s^2 of the speed over the `window_s` seconds before `step`; 0 where an agent was not there at both ends."""
+        before = max(step - max(round(window_s / dt), 1), 0)
+        speed = np.hypot(self.velocity_world[..., 0], self.velocity_world[..., 1])
+        both = self.valid[:, step] & self.valid[:, before]
+        return np.where(both, (speed[:, step] - speed[:, before]) / (max(step - before, 1) * dt), 0.0)
+
     @staticmethod
     def empty(steps: int) -> Tracks:
         """No agents over `steps` steps."""
@@ -207,6 +214,7 @@ class Privileged:
     agents: Tracks  # step 0 is the present; later steps are the log's future, and are absent in a live world
     dt: float  # s between steps of `agents`
     command: Command
+    agent_acceleration: Array | None = None  # (A,) m/s^2 along the heading at the present, from the past; None if unknown
 
 
 @dataclass(frozen=True)
@@ -266,6 +274,7 @@ class Scenario:
             agents=self.agents.steps(self.present, self.agents.valid.shape[1]),
             dt=self.dt,
             command=self.command,
+            agent_acceleration=self.agents.acceleration(self.present, self.dt),
         )
 
     def logged_future(self, steps: int = PLAN_STEPS, dt: float = PLAN_DT) -> Trajectory:
