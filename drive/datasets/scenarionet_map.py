@@ -268,8 +268,8 @@ def _tiles(area: BaseGeometry) -> list[Array]:
     rings: list[Array] = []
     x0, y0, x1, y1 = (float(v) for v in area.bounds)
     columns, rows = (np.arange(np.floor(low / TILE), np.ceil(high / TILE)) * TILE for low, high in ((x0, x1), (y0, y1)))
-    shapely.prepare(area)
-    work = [shapely.intersection(area, shapely.box(x, y, x + TILE, y + TILE)) for x in columns for y in rows]
+    strips = [(x, shapely.intersection(area, shapely.box(x, y0, x + TILE, y1))) for x in columns]
+    work = [shapely.intersection(strip, shapely.box(x, y, x + TILE, y + TILE)) for x, strip in strips for y in rows]
     while work:
         for part in shapely.get_parts(work.pop()):
             if part.geom_type != "Polygon" or part.area < 1e-3:
