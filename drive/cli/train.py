@@ -1,0 +1,182 @@
+"""Examples:
+  drive train stage=sft                                    fine-tune the shipped base on scenes of the embedded world
+  drive train stage=grpo                                   reinforce the newest SFT run, or the shipped checkpoint
+  drive train stage=grpo checkpoint=runs/…-sft stage.steps=500
+  drive train stage=sft dataset=scenarionet dataset.root=/data/scenarionet
+  drive train stage=sft model=qwen2_5_vl_3b device=cuda    AutoVLA's backbone with LoRA
+  drive train stage=pretrain                               the base model itself: captions and questions, no actions
+
+Where a stage starts, with checkpoint=null: pretrain from fresh weights; sft from model.weights (the shipped tiny-base for
+model=tiny) with a codebook fitted on the training split; grpo from the newest finished SFT run under out=, or else from the shipped
+tiny-drive. A killed run goes on with `drive resume RUN`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drive.core.runs import RunFolder
+    from drive.planners.vla.policy import VlaPolicy
+
+HELP = "train the VLA: stage=pretrain, sft or grpo"
+START = "start"  # folder in the run that holds what GRPO started from
+
+
+def run(argv: list[str]) -> int:
+    """Check the settings, make the run folder, train."""
+    from omegaconf import OmegaConf
+
+    from drive.cli.config import load_config
+    from drive.core.runs import RunFolder
+    from drive.datasets.splits import refuse_evaluation_split
+
+    config: Any = OmegaConf.to_container(load_config("train", argv), resolve=True)
+    typed_sections(config)
+    refuse_evaluation_split(config["split"], config["force"])
+    stage = config["stage"]["name"]
+    policy = None if stage == "pretrain" else starting_policy(config)
+    folder = RunFolder.create(config["out"], config["name"] or stage, config, ["drive", "train", *argv], stage)
+    print(f"run: {folder.path}")
+    train(folder, config, policy)
+    return 0
+
+
+def typed_sections(config: dict[str, Any]) -> dict[str, Any]:
+    """The config's sections as the stages' frozen dataclasses; all faults in one error."""
+    from drive.cli.config import to_dataclass
+    from drive.planners.vla.backbone import ModelConfig
+    from drive.rewards.pdms import RewardConfig
+    from drive.stages.codebook import CodebookConfig
+    from drive.stages.grpo import GrpoConfig
+    from drive.stages.pretrain import PretrainConfig
+    from drive.stages.sft import SftConfig
+
+    stages = {"pretrain": PretrainConfig, "sft": SftConfig, "grpo": GrpoConfig}
+    stage = {k: v for k, v in config["stage"].items() if k != "name"}
+    hints = ("reasoning_weight", "label_spread", "sft_learning_rate", "grpo_learning_rate")  # read by the stage files
+    model = {k: v for k, v in config["model"].items() if k not in hints}
+    tokenizer = {k: v for k, v in config["tokenizer"].items() if k not in ("name", "codebook")}
+    return {
+        "stage": to_dataclass(stage, stages[config["stage"]["name"]], "stage"),
+        "model": to_dataclass(model, ModelConfig, "model"),
+        "tokenizer": to_dataclass(tokenizer, CodebookConfig, "tokenizer"),
+        "reward": to_dataclass(config["reward"], RewardConfig, "reward"),
+    }
+
+
+def use_device(config: dict[str, Any]) -> str:
+    """Set the thread count; the device's name."""
+    import torch
+
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    if config["device"] == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config["device"]
+
+
+def checkpoint_folder(path: str | Path) -> Path:
+    """A checkpoint folder from a checkpoint or a run; CheckpointError if there is none."""
+    from drive.core.errors import CheckpointError
+    from drive.core.runs import RunFolder
+
+    path = Path(path)
+    if (path / "drive.json").is_file():
+        return path
+    if (path / "status.json").is_file():
+        latest = RunFolder.open(path).latest_checkpoint()
+        if latest is None:
+            raise CheckpointError(f"{path} has no checkpoint yet: wait for its first one, or name another run")
+        return latest[1]
+    raise CheckpointError(f"{path} is neither a checkpoint (drive.json) nor a run (status.json)")
+
+
+def starting_policy(config: dict[str, Any]) -> VlaPolicy:
+    """What the stage starts from (see the examples above)."""
+    from dataclasses import replace
+
+    from drive.core.runs import RunFolder
+    from drive.datasets.select import select
+    from drive.planners.vla.backbone import load_backbone
+    from drive.planners.vla.checkpoint import load_policy
+    from drive.planners.vla.policy import VlaPolicy
+    from drive.planners.vla.shipped import shipped
+    from drive.stages.codebook import fit_codebook
+    from drive.tokenizers.kdisk import KDiskTokenizer
+
+    sections, device = typed_sections(config), use_device(config)
+    source = config["checkpoint"]
+    if source is None and config["stage"]["name"] == "grpo":
+        newest = RunFolder.newest(config["out"], "sft")
+        source = newest.path if newest else shipped("tiny-drive")
+        print(f"starting from {newest.path if newest else 'the shipped tiny-drive'}")
+    if source is not None:
+        policy = load_policy(checkpoint_folder(source), sections["model"])
+        if config["tokenizer"]["codebook"]:
+            policy.require_codebook(KDiskTokenizer.load(config["tokenizer"]["codebook"]))
+    else:
+        model_config = sections["model"]
+        if not model_config.weights:
+            model_config = replace(model_config, weights=str(shipped("tiny-base")))
+        if config["tokenizer"]["codebook"]:
+            codebook = KDiskTokenizer.load(config["tokenizer"]["codebook"], expect_dt=sections["tokenizer"].dt)
+        else:
+            data = select(config["dataset"], config["split"])
+            codebook = fit_codebook(data.scenarios, sections["tokenizer"], data.fingerprint)
+            print(codebook.record)
+        model, processor = load_backbone(model_config)
+        policy = VlaPolicy.from_backbone(model, processor, codebook, replace(model_config, weights="" if not model_config.lora_rank else model_config.weights))
+    policy.model.to(device)
+    return policy
+
+
+def train(folder: RunFolder, config: dict[str, Any], policy: VlaPolicy | None, resume_from: tuple[int, Path] | None = None) -> None:
+    """Run the stage of `config` in `folder`, from the start or from a checkpoint."""
+    from drive.core.files import atomic_folder
+    from drive.core.runs import RunFolder
+    from drive.datasets.select import select
+    from drive.planners.vla.checkpoint import load_policy, save_policy
+    from drive.report.html import write_report
+    from drive.stages.grpo import train_grpo
+    from drive.stages.pretrain import train_base
+    from drive.stages.sft import train_sft
+
+    sections, device = typed_sections(config), use_device(config)
+    data = select(config["dataset"], config["split"])
+    val = _validation(config)
+    folder.record_data({"train": data.fingerprint, **({"val": val.fingerprint} if val else {})})
+    held_out = val.scenarios if val else None
+    stage = config["stage"]["name"]
+    if stage == "pretrain":
+        train_base(folder, data.scenarios, held_out or data.scenarios, sections["stage"], resume_from)
+    elif stage == "sft":
+        assert policy is not None
+        train_sft(folder, policy, data.scenarios, held_out, sections["stage"], resume_from)
+    else:
+        assert policy is not None
+        if not (folder.path / START).exists():
+            with atomic_folder(folder.path / START) as start:
+                save_policy(policy, start)
+        train_grpo(folder, policy, data.scenarios, held_out, sections["stage"], sections["reward"], lambda: _on(load_policy(folder.path / START), device), resume_from)
+    RunFolder.open(folder.path).finish()
+    print(f"report: {write_report(folder)}")
+
+
+def _on(policy: VlaPolicy, device: str) -> VlaPolicy:
+    policy.model.to(device)
+    return policy
+
+
+def _validation(config: dict[str, Any]):
+    """The validation split, or None where the stage or the dataset has none."""
+    from drive.datasets.select import select
+
+    if not config["stage"]["validate_scenes"]:
+        return None
+    if config["dataset"]["name"] == "scenarionet":
+        print("scenarionet has no validation logs: the stage runs without validation", file=sys.stderr)
+        return None
+    return select(config["dataset"], "val")

@@ -1,0 +1,38 @@
+"""A dataset by its config: the one place that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from drive.core.errors import ConfigError
+from drive.core.types import Scenario
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Scenarios of one split, and what could not be read of it."""
+
+    scenarios: Sequence[Scenario]
+    fingerprint: str
+    expected: int  # scenarios that the split should hold
+    faults: tuple[str, ...] = ()
+
+
+def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Selected:
+    """The dataset of a config section (`configs/dataset/*.yaml`). Embedded scenes are generated when they are not there yet."""
+    if config["name"] == "embedded":
+        from drive.datasets.embedded import ensure_embedded
+
+        key = f"{split}_scenes"
+        if key not in config:
+            raise ConfigError(f"dataset=embedded has the splits train, val and test, not {split!r}")
+        return ensure_embedded(config["root"], split, config[key], config["seed"], config["workers"], progress)
+    if config["name"] == "scenarionet":
+        from drive.datasets.scenarionet import ScenarioNetDataset
+
+        logs = ScenarioNetDataset(config["root"], split, stride=config["stride"])
+        faults = tuple(f"{fault.path}: {fault.reason}" for fault in logs.faults)
+        return Selected(logs, logs.fingerprint, len(logs) + len(faults), faults)
+    raise ConfigError(f"no dataset is named {config['name']!r}")
