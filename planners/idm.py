@@ -26,6 +26,7 @@ HORIZON = 50  # steps of a plan
 TABLE_STRIDE = 2  # forecast steps between entries of a lead table
 BOUND_AHEAD = 0.5  # s ahead at which the speed bound of the road's shape is met
 CORRIDOR_MARGIN = 0.3  # m left free on either side of the ego's body
+REAR_GAP, REAR_HEADWAY = 2.0, 0.4  # m and s that an agent behind is left at the least
 FRONT = PACIFICA.front_length  # m, rear axle to front bumper
 REAR = PACIFICA.rear_length  # m, rear axle to rear bumper
 CENTER = PACIFICA.rear_to_center  # m
@@ -68,6 +69,7 @@ class Rollouts:
     lead: NDArray[np.int64]  # (N,) agent that held the rollout back most, -1 if none did
     lead_pull: Array  # (N,) m/s^2 of the strongest hold, 0 if none
     curve_bound: NDArray[np.bool_]  # (N,) the curve, not the limit, set the speed at some time
+    pressed: NDArray[np.bool_]  # (N,) an agent comes too close from behind: after a lane change, one that was cut up
 
 
 def lead_table(frame: RouteFrame, paths: Paths, future: Forecast, size: Array) -> LeadTable:
@@ -137,19 +139,22 @@ def roll_out(
 
 @njit(cache=True)
 def _lead(near, far, pace, ignored, u, v, k, gap0, headway, root):
-    """(agent, (s* / s)^2) of the agent that holds back most at table time k; marks those that come from behind."""
-    lead, pull = -1, 0.0
+    """(agent, (s* / s)^2) of the agent that holds back most at table time k, and whether one is too close behind; marks those that run into the ego."""
+    lead, pull, pressed = -1, 0.0, False
     for a in range(len(near)):
-        if ignored[a] or near[a, k] == np.inf or far[a, k] < u - REAR:
+        if ignored[a] or near[a, k] == np.inf:
+            continue
+        if far[a, k] < u - REAR:
+            pressed |= u - REAR - far[a, k] < REAR_GAP + REAR_HEADWAY * max(pace[a, k], 0.0) + max(pace[a, k] - v, 0.0)
             continue
         if near[a, k] < u + FRONT and 0.5 * (near[a, k] + far[a, k]) < u + CENTER:
-            ignored[a] = True
+            ignored[a], pressed = True, True
             continue
         gap = max(near[a, k] - u - FRONT, 0.1)
         wish = gap0 + max(v * headway + v * (v - pace[a, k]) / root, 0.0)
         if (wish / gap) ** 2 > pull:
             lead, pull = a, (wish / gap) ** 2
-    return lead, pull
+    return lead, pull, pressed
 
 
 @njit(cache=True)
@@ -159,7 +164,8 @@ def _roll_out(
 ):  # fmt: skip
     count, samples, agents = len(path), points.shape[1], near.shape[2]
     poses, speeds = np.empty((count, HORIZON + 1, 3)), np.empty((count, HORIZON + 1))
-    leads, pulls, curve = np.full(count, -1), np.zeros(count), np.zeros(count, np.bool_)
+    leads, pulls = np.full(count, -1), np.zeros(count)
+    curve, close = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
     root = 2.0 * np.sqrt(accel * decel)
     for n in range(count):
         p, t = path[n], table[n]
@@ -180,7 +186,8 @@ def _roll_out(
                 a = -brake[n]
             else:
                 wish = fraction[n] * limit[i]
-                lead, pull = _lead(near[t, p], far[t, p], pace[t, p], ignored, u, v, k // TABLE_STRIDE, gap0, headway, root)
+                lead, pull, pressed = _lead(near[t, p], far[t, p], pace[t, p], ignored, u, v, k // TABLE_STRIDE, gap0, headway, root)
+                close[n] |= pressed
                 if accel * pull > pulls[n]:
                     leads[n], pulls[n] = lead, accel * pull
                 a = accel * (1.0 - (v / max(wish, 0.1)) ** exponent - pull)
@@ -194,7 +201,7 @@ def _roll_out(
             following = max(v + a * 0.1, 0.0)
             u += 0.05 * (v + following)
             v = following
-    return poses, speeds, leads, pulls, curve
+    return poses, speeds, leads, pulls, curve, close
 
 
 class IdmPlanner:

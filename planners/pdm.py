@@ -34,11 +34,12 @@ Array = NDArray[np.float64]
 class PdmConfig:
     """Everything that shapes the expert's choice."""
 
-    idm: IdmConfig = field(default_factory=lambda: IdmConfig(min_gap=2.5))
+    idm: IdmConfig = field(default_factory=lambda: IdmConfig(min_gap=3.5))
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     agent_radius: float = 80.0  # m; agents farther away are not seen
-    offset_fee: float = 0.02  # score per metre of mean distance from the route lane's centre
+    offset_fee: float = 0.02  # score per metre from the route lane's centre, on the way and at the end
     change_fee: float = 0.02  # score that a path into another lane must gain
+    cut_up_fee: float = 0.3  # score of a lane change that presses somebody behind
     brake_fee: float = 0.2  # score that a stop which heeds nothing must gain over driving with foresight
     jerk_fee: float = 0.002  # score per m/s^2 of the hardest braking
     soft_weight: float = 0.1  # of the score without its drivable-area factor, which leads a car that is off the road back to it
@@ -100,7 +101,7 @@ def utility(scores: PdmScores, proposals: Proposals, frame: RouteFrame, config: 
     away = _mean_offset(frame.points, proposals.rollouts.poses_world)
     changes = (proposals.side != 0) & (np.abs(frame.ego_d - proposals.target) > 1.0)
     braking = np.maximum(-np.diff(proposals.rollouts.speed, axis=1).min(axis=1) / STEP_S, 0.0)
-    fee = config.offset_fee * away + config.change_fee * changes + config.jerk_fee * braking
+    fee = 0.5 * config.offset_fee * (away + np.abs(proposals.target)) + changes * (config.change_fee + config.cut_up_fee * proposals.rollouts.pressed) + config.jerk_fee * braking
     fee = fee + config.brake_fee * (proposals.family == BRAKE)
     late = np.minimum(scores.collision_time, 4.0) / 4.0
     crash = 0.01 * (1.0 - late) + 0.001 * scores.states[:, :, 3].mean(axis=1)

@@ -22,10 +22,10 @@ class ProposalConfig:
     offsets: tuple[float, ...] = (0.0, 1.0, -1.0)  # m to the left of the route
     fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the speed limit
     change_fractions: tuple[float, ...] = (0.5, 1.0)  # for paths into a neighbour lane
-    blend_s: float = 2.0  # s in which the present offset from the path is taken back
+    blend_s: float = 3.0  # s in which the present offset from the path is taken back
     blend_min: float = 8.0  # m
-    change_s: tuple[float, ...] = (2.0, 3.5)  # s that a lane change takes: a brisk one and an easy one
-    change_min: tuple[float, ...] = (9.0, 16.0)  # m, likewise
+    change_s: tuple[float, ...] = (2.5, 4.5)  # s that a lane change takes: a brisk one and an easy one
+    change_min: tuple[float, ...] = (10.0, 18.0)  # m, likewise
     brakes: tuple[float, ...] = (2.0, 3.5, 6.0)  # m/s^2, stops that heed nothing else
 
 
