@@ -162,7 +162,9 @@ def test_central_velocity_uses_valid_steps_alone():
 def test_a_log_round_trips_through_its_file(log_file):
     log = read_log(log_file)
     np.testing.assert_array_equal(log.origin, np.floor([5.0, 0.0] + OFFSET))
-    np.testing.assert_allclose(log.ego.poses_world[:, :2] + log.origin, drive_left(0.8 * np.arange(STEPS))[:, :2] + OFFSET, atol=1e-9)
+    np.testing.assert_allclose(
+        log.ego.poses_world[:, :2] + log.origin, drive_left(0.8 * np.arange(STEPS))[:, :2] + OFFSET, atol=1e-9
+    )
     assert (log.log_id, log.steps, log.recorded_steps, log.trimmed_steps) == ("town-1", STEPS, STEPS, 0)
     assert log.ego_size == (4.08, 1.73, 1.56)
     assert log.agents.ids == ("parked", "walker", "cone", "fence", "bike") and log.never_valid == 1
@@ -276,7 +278,9 @@ def test_the_drivable_area_is_the_outline_without_its_islands(town_map):
 
 def test_without_outlines_lanes_and_connectors_grown_are_drivable():
     features = {k: f for k, f in town().items() if not k.startswith("boundary")}
-    inside = in_drivable(build_road_map("town", features, OFFSET), np.array([(30.0, -2.4), (30.0, -2.6), (70.0, 2.2), (70.0, 60.0)]))
+    inside = in_drivable(
+        build_road_map("town", features, OFFSET), np.array([(30.0, -2.4), (30.0, -2.6), (70.0, 2.2), (70.0, 60.0)])
+    )
     np.testing.assert_array_equal(inside, [True, False, True, True])
 
 

@@ -80,7 +80,9 @@ def test_the_real_ego_drives_within_the_drivable_area_on_linked_lanes(real_logs)
 
 @needs_real
 def test_the_logged_drive_scores_as_a_human_does(real_logs):
-    scenes = [window(log, present, "test") for log in real_logs.values() for present in range(HISTORY, log.record.steps - FUTURE, 20)]
+    scenes = [
+        window(log, present, "test") for log in real_logs.values() for present in range(HISTORY, log.record.steps - FUTURE, 20)
+    ]
     plans = [scene.teacher.poses[None] for scene in scenes if scene.teacher is not None]
     scores = score_pdms([PdmScene.from_scenario(scene) for scene in scenes], plans, PLAN_DT)
     assert len(scores) == len(scenes) == 7 * 7

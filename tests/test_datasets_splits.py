@@ -78,6 +78,9 @@ def test_the_fingerprint_sees_names_and_bytes_but_not_the_place(tmp_path):
 
     first = folder("one", a="x", b="y")
     assert of(first) == of(folder("two", a="x", b="y")) and len(of(first)) == 64
-    assert len({of(first), of(folder("three", a="x", b="z")), of(folder("four", a="x", c="y")), of(folder("five", a="xy", b=""))}) == 4
+    assert (
+        len({of(first), of(folder("three", a="x", b="z")), of(folder("four", a="x", c="y")), of(folder("five", a="xy", b=""))})
+        == 4
+    )
     with pytest.raises(DataError, match="gone"):
         fingerprint(first, [first / "gone"])

@@ -1,6 +1,6 @@
 """The route of a log that records none: the lanes under the whole driven path, as a navigation system would have given them.
 
-A car knows its route before it drives, so the lanes are those of the whole log; but nothing finer of the drive may reach the student.
+A car knows its route before it drives, so the lanes are those of the whole log; nothing finer of the drive may reach the student.
 The command is therefore read from the route's lanes and the present pose alone: another future on the same lanes gives the same
 command (a test holds this). The teacher, the rewards and the metrics may see all of it.
 """
@@ -46,7 +46,7 @@ class Route:
 
 
 def find_route(road_map: RoadMap, poses: Array) -> Route:
-    """The route of driven poses (S, 3). Where fewer than half of them have a lane, the centreline is the driven path, without commands."""
+    """The route of driven poses (S, 3). If fewer than half of them have a lane, the centreline is the driven path, with no commands."""
     lane_ids, matched = match_lanes(road_map, poses)
     if matched < MIN_MATCHED:
         return Route(lane_ids, extended(_driven(poses)), (), matched)
@@ -69,7 +69,9 @@ def match_lanes(road_map: RoadMap, poses: Array) -> tuple[tuple[str, ...], float
         total, came = dict(near), {}
         if costs:
             for key in near:
-                steps = {old: cost + _step_cost(road_map.lanes[old], road_map.lanes[key], road_map) for old, cost in costs[-1].items()}
+                steps = {
+                    old: cost + _step_cost(road_map.lanes[old], road_map.lanes[key], road_map) for old, cost in costs[-1].items()
+                }
                 came[key] = min(steps, key=lambda old: (steps[old], old))
                 total[key] += steps[came[key]]
         costs.append(total)
@@ -132,7 +134,7 @@ def _completed(road_map: RoadMap, path: list[str]) -> tuple[str, ...]:
 
 
 def through(road_map: RoadMap, lane_ids: tuple[str, ...]) -> Array:
-    """(N, 2) centreline through consecutive lanes. A change to a neighbour is made over 10 m in the middle of their common length."""
+    """(N, 2) centreline through consecutive lanes. A change to a neighbour takes 10 m in the middle of their common length."""
     parts = [road_map.lanes[lane_ids[0]].centerline[:, :2]]
     for old, new in pairwise(lane_ids):
         line = road_map.lanes[new].centerline[:, :2]

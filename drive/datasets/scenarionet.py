@@ -1,4 +1,4 @@
-"""Scenarios from real driving logs in ScenarioNet's pickle format (Li et al. 2023), with cameras rendered from their maps and boxes.
+"""Scenarios from real driving logs in ScenarioNet's pickle format (Li et al. 2023), cameras rendered from map and boxes.
 
 A log of about 20 s gives one Scenario every 0.5 s: 1.5 s of history, the present, 5 s of future. The logs hold no images; the
 front camera is rendered from the log's own map and agents. How the ego's motion, the map and the route come out of a log
@@ -56,7 +56,7 @@ class Scan:
 
 
 def find_files(root: str | Path) -> tuple[list[Path], list[Fault]]:
-    """All scenario pickles at or below `root` and those its index files name, whether or not they exist, sorted; and unreadable indexes.
+    """All scenario pickles below `root` and those its index files name, whether or not they exist, sorted; and unreadable indexes.
 
     Raises DataError if `root` is no folder.
     """
@@ -77,14 +77,16 @@ def _indexed(index: Path) -> list[Path]:
     """The files that an index file names: a mapping gives their folders, a summary without one keeps them beside it."""
     content = load_plain_pickle(index)
     if not isinstance(content, Mapping):
-        raise DataError(f"{index}: no ScenarioNet index, it holds a {type(content).__name__}: remove it, the logs are found without")
+        raise DataError(
+            f"{index}: no ScenarioNet index, it holds a {type(content).__name__}: remove it, the logs are found without"
+        )
     if index.name == "dataset_mapping.pkl":
         return [index.parent / str(folder) / str(name) for name, folder in content.items()]
     return [] if (index.parent / "dataset_mapping.pkl").exists() else [index.parent / str(name) for name in content]
 
 
 def scan(root: str | Path) -> Scan:
-    """Reads every log below `root`. A file that cannot be read, or repeats the log of another, is a fault; the rest is still read."""
+    """Reads every log below `root`. A file that cannot be read, or repeats another's log, is a fault; the rest is still read."""
     logs: dict[str, LogRecord] = {}
     files, faults = find_files(root)
     for path in files:
@@ -170,9 +172,9 @@ class ScenarioNetDataset(Sequence[Scenario]):
     ) -> None:
         """Reads all logs of `split`; maps and images are made when asked for.
 
-        `splits` names the logs of each split; `stride` is in steps of 0.1 s; `cameras` default to Camera.front(); `cache_images` frames
-        are kept per log. Unreadable files are logged and kept in `faults`, as it is unknown to which split they belong. Raises DataError
-        on a folder or split without readable logs, and on logs that no split names.
+        `splits` names the logs of each split; `stride` is in steps of 0.1 s; `cameras` default to Camera.front(); `cache_images`
+        frames are kept per log. Unreadable files are logged and kept in `faults`, as it is unknown to which split they belong.
+        Raises DataError on a folder or split without readable logs, and on logs that no split names.
         """
         if stride < 1:
             raise DataError(f"the stride between scenarios must be at least 1 step, got {stride}")
@@ -183,10 +185,14 @@ class ScenarioNetDataset(Sequence[Scenario]):
             logger.warning("unreadable log left out: %s", fault.reason)
         chosen = choose_logs(splits, split, [record.log_id for record in found.logs])
         if not chosen:
-            raise DataError(f"{root} has no readable log of the split {split!r} ({len(found.logs)} logs, {len(found.faults)} unreadable files)")
+            raise DataError(
+                f"{root} has no readable log of the split {split!r} ({len(found.logs)} logs, {len(found.faults)} unreadable)"
+            )
         cameras = cameras or (Camera.front(),)
         self.logs = {r.log_id: RenderedLog(r, cameras, cache_images) for r in found.logs if r.log_id in chosen}
-        self._windows = [(key, present) for key in chosen for present in range(HISTORY, self.logs[key].record.steps - FUTURE, stride)]
+        self._windows = [
+            (key, present) for key in chosen for present in range(HISTORY, self.logs[key].record.steps - FUTURE, stride)
+        ]
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -215,7 +221,9 @@ def window(log: RenderedLog, present: int, split: str) -> Scenario:
     record, route = log.record, log.route
     start, stop = present - HISTORY, present + FUTURE + 1
     if start < 0 or stop > record.steps:
-        raise DataError(f"log {record.log_id}: step {present} lacks history or future, {HISTORY} to {record.steps - FUTURE - 1} have both")
+        raise DataError(
+            f"log {record.log_id}: step {present} lacks history or future, {HISTORY} to {record.steps - FUTURE - 1} have both"
+        )
     ego = record.ego
     poses = ego.poses_world
     cut = EgoTrack(poses[start:stop], ego.velocity_ego[start:stop], ego.acceleration_ego[start:stop], ego.yaw_rate[start:stop])

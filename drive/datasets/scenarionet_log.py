@@ -1,21 +1,21 @@
 """One ScenarioNet file as a log: the ego's motion and the agents' tracks, with the faults of real recordings dealt with openly.
 
-Frame. Everything is shifted by the ego's first position, rounded down to whole metres (`LogRecord.origin`), so that maps in large
-national coordinates keep their precision; directions are unchanged.
+Frame. Everything is shifted by the ego's first position, rounded down to whole metres (`LogRecord.origin`), so that maps in
+large national coordinates keep their precision; directions are unchanged.
 
-Reference point of the ego. In the nuScenes logs `position` is the rear axle, as nuScenes defines its ego pose. Measured: where the car
-turns faster than 0.1 rad/s (scenes 0061 and 0916, 196 steps), the lateral velocity of the logged point is explained by a lever arm of
--0.09 m and +0.01 m ahead of the rear axle; for a box centre it would be about 1.4 m. ScenarioNet's other sources log the box centre,
-which is moved back by REAR_TO_CENTER of the length. The ego's `length` and `width` are swapped in the nuScenes logs (1.73, 4.08): the
-longer one is taken for the length.
+Reference point of the ego. In the nuScenes logs `position` is the rear axle, as nuScenes defines its ego pose. Measured: where
+the car turns faster than 0.1 rad/s (scenes 0061 and 0916, 196 steps), the lateral velocity of the logged point is explained by
+a lever arm of -0.09 m and +0.01 m ahead of the rear axle; for a box centre it would be about 1.4 m. Other sources are taken to
+log the box centre, as ScenarioNet describes its tracks; it is moved back by REAR_TO_CENTER of the length. The ego's `length`
+and `width` are swapped in the nuScenes logs (1.73, 4.08): the longer one is taken for the length.
 
-Motion. `velocity` of the file is not used: it is the difference of neighbouring positions, with the last one zero, and positions are not
-evenly spaced in time. Against the cars' 50 Hz CAN records, some steps of nominally 0.1 s last 0.12 s or more, as the
-camera or lidar sweep between was lost; and in four of the seven logs the clock jumps back by up to 0.2 s within the last four steps. Such a
-jump, a backward step amid forward motion, ends the log (`trimmed_steps`). Speed, acceleration and yaw rate are robust line fits
-(Theil-Sen) to the last 0.9 s of step velocities, which never read a later pose: what the ego knows of its own motion must not
-come from the future. Measured against CAN over the six moving scenes: speed 0.18 m/s RMS, acceleration 0.39 m/s^2, yaw
-rate 0.011 rad/s; central differences, which do read the future, reach 0.25, 1.4 and worse.
+Motion. `velocity` of the file is not used: it is the difference of neighbouring positions, with the last one zero, and
+positions are not evenly spaced in time. Against the cars' 50 Hz CAN records, some steps of nominally 0.1 s last 0.12 s or
+more, as a sweep between was lost; and in four of the seven logs the clock jumps back by up to 0.2 s within the last four
+steps. Such a jump, a backward step amid forward motion, ends the log (`trimmed_steps`). Speed, acceleration and yaw rate are
+robust line fits (Theil-Sen) to the last 0.9 s of step velocities, which never read a later pose: what the ego knows of its own
+motion must not come from the future. Measured against CAN over the six moving scenes: speed 0.18 m/s RMS, acceleration
+0.39 m/s^2, yaw rate 0.011 rad/s. Central differences, which do read the future, reach 0.25 m/s and 1.4 m/s^2.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def read_log(path: str | Path) -> LogRecord:
     path = Path(path)
     record = load_plain_pickle(path)
     if not isinstance(record, Mapping) or not {"tracks", "map_features", "metadata"} <= set(record):
-        raise DataError(f"{path}: no ScenarioNet record, it lacks tracks, map_features or metadata: leave the file out of the folder")
+        raise DataError(
+            f"{path}: no ScenarioNet record, it lacks tracks, map_features or metadata: leave the file out of the folder"
+        )
     meta, tracks = record["metadata"], record["tracks"]
     ego_id = str(meta.get("sdc_id", ""))
     if ego_id not in tracks:
@@ -126,7 +128,9 @@ def _ego_poses(path: Path, ego_id: str, track: Mapping[str, Any], dataset: str) 
     valid = _state(path, ego_id, track, "valid", 1) > 0
     bad = np.flatnonzero(~np.isfinite(poses).all(1) | ~valid)
     if len(bad):
-        raise DataError(f"{path}: ego track {ego_id} has no finite pose at step {bad[0]} ({len(bad)} such steps): cut or repair the log")
+        raise DataError(
+            f"{path}: ego track {ego_id} has no finite pose at step {bad[0]} ({len(bad)} such steps): cut or repair the log"
+        )
     a, b, height = (float(np.median(_state(path, ego_id, track, key, 1))) for key in ("length", "width", "height"))
     length, width = max(a, b), min(a, b)
     if dataset != "nuscenes":
@@ -152,7 +156,7 @@ def _usable_steps(poses: Array) -> int:
 
 
 def lever_arm(poses: Array) -> float:
-    """Metres by which the logged point (S, 3) lies ahead of the car's rear axle, by least squares of lateral velocity on yaw rate.
+    """Metres by which the logged point (S, 3) lies ahead of the rear axle, by least squares of lateral velocity on yaw rate.
 
     A rear axle does not slip sideways: a point l ahead of it moves left at l times the yaw rate. NaN if the car hardly turns.
     """
@@ -199,7 +203,9 @@ def _agents(path: Path, tracks: Mapping[str, Any], ego_id: str, origin: Array, s
     for key, track in tracks.items():
         if str(key) == ego_id:
             continue
-        pose = np.column_stack([_state(path, str(key), track, "position", 2) - origin, _state(path, str(key), track, "heading", 1)])
+        pose = np.column_stack(
+            [_state(path, str(key), track, "position", 2) - origin, _state(path, str(key), track, "heading", 1)]
+        )
         size = np.column_stack([_state(path, str(key), track, name, 1) for name in ("length", "width", "height")])
         valid = _state(path, str(key), track, "valid", 1) > 0
         if len(pose) != steps:

@@ -4,12 +4,13 @@ What the features of the nuScenes logs hold, as measured on seven of them, and w
 
 - `LANE_*` with a polygon is a lane, without one a lane connector. Connectors get the polygon of their centreline widened to
   CONNECTOR_WIDTH; a lane's borders are where its polygon ends to the left and right of its centreline.
-- No links are given, but the ends of connected centrelines coincide (within a millimetre, where other ends are metres apart): a lane
-  follows another if it starts within JOIN metres of its end, in its direction. Logs that name their links are taken at their word.
-- `boundary_*` are closed rings: the outlines of the whole drivable area and of the islands in it. Their even-odd fill is the drivable
-  area; it holds all four corners of every logged ego pose of all seven logs. It is cut into tiles, as a RoadMap's polygons
-  have no holes. Logs without such rings get the lanes and connectors, grown by GROW, for a drivable area.
-- The speed limit of nuScenes connectors is a constant 100 km/h, a filler: limits above MAX_SPEED_LIMIT are replaced by SPEED_LIMIT.
+- No links are given, but the ends of connected centrelines coincide, where other ends are metres apart: a lane follows another
+  if it starts within JOIN metres of its end, in its direction. Logs that name their links are taken at their word.
+- `boundary_*` are closed rings: the outlines of the whole drivable area and of the islands in it. Their even-odd fill is the
+  drivable area. The lane polygons alone hold all four corners of NAVSIM's ego box (5.18 x 2.30 m) at 8 to 77 % of a moving log's
+  poses, with connectors at 79 to 100 %, the fill at 100 % of every log. It is cut into tiles, as a RoadMap's polygons have
+  no holes. Logs without such rings get the lanes and connectors, grown by GROW (90 to 100 %).
+- The speed limit of nuScenes connectors is a filler of 100 km/h: limits above MAX_SPEED_LIMIT are replaced by SPEED_LIMIT.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ NEIGHBOR_REACH = 5.0  # m between the centrelines of neighbours
 
 
 def build_road_map(name: str, features: Mapping[str, Mapping[str, Any]], origin: Array) -> RoadMap:
-    """The RoadMap `name` of ScenarioNet's `map_features`, shifted by -`origin` (2,) m. Raises DataError on a feature without numbers."""
+    """The RoadMap `name` of ScenarioNet's `map_features`, shifted by -`origin` (2,) m. Raises DataError on a faulty feature."""
     shapes: dict[str, BaseGeometry] = {}
     lanes: dict[str, Lane] = {}
     has_polygons = any("polygon" in f for f in features.values() if _is_lane(f))
@@ -86,7 +87,11 @@ def _resample(points: Array, step: float = 1.0) -> Array:
 
 def _lane(name: str, key: str, feature: Mapping[str, Any], origin: Array, has_polygons: bool) -> tuple[Lane | None, BaseGeometry]:
     """The lane of one feature and its area; no lane if its centreline has no length."""
-    line = _resample(_points(name, key, feature.get("polyline", ()), origin)) if len(feature.get("polyline", ())) > 1 else np.zeros((0, 2))
+    line = (
+        _resample(_points(name, key, feature.get("polyline", ()), origin))
+        if len(feature.get("polyline", ())) > 1
+        else np.zeros((0, 2))
+    )
     if not len(line):
         return None, shapely.Polygon()
     centerline = polyline_with_heading(line)
@@ -161,7 +166,11 @@ def _link(lanes: dict[str, Lane], features: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _solid_lines(features: Mapping[str, Mapping[str, Any]], origin: Array) -> shapely.STRtree:
-    lines = [f["polyline"] for f in features.values() if str(f.get("type", "")).startswith("ROAD_LINE_SOLID") and len(f["polyline"]) > 1]
+    lines = [
+        f["polyline"]
+        for f in features.values()
+        if str(f.get("type", "")).startswith("ROAD_LINE_SOLID") and len(f["polyline"]) > 1
+    ]
     return shapely.STRtree([shapely.LineString(np.asarray(line, float)[:, :2] - origin) for line in lines])
 
 

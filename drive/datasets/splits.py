@@ -28,7 +28,9 @@ def check_disjoint(splits: Mapping[str, Sequence[str]]) -> None:
     for name, logs in splits.items():
         for log in logs:
             if log in seen:
-                raise DataError(f"log {log} is in the splits {seen[log]} and {name}: keep it in one, its scenarios are not independent")
+                raise DataError(
+                    f"log {log} is in the splits {seen[log]} and {name}: keep it in one, its scenarios are not independent"
+                )
             seen[log] = name
 
 
@@ -43,7 +45,9 @@ def split_logs(log_ids: Iterable[str], fractions: Mapping[str, float], seed: int
     if not fractions or min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1.0) > 1e-6:
         raise DataError(f"split fractions must be positive and sum to 1, got {dict(fractions)}")
     if len(logs) < len(fractions):
-        raise DataError(f"{len(logs)} logs cannot fill {len(fractions)} splits ({', '.join(fractions)}): give more logs or fewer splits")
+        raise DataError(
+            f"{len(logs)} logs cannot fill {len(fractions)} splits ({', '.join(fractions)}): give more logs or fewer splits"
+        )
     shares = {name: fraction * len(logs) for name, fraction in fractions.items()}
     sizes = {name: max(int(share), 1) for name, share in shares.items()}
     while sum(sizes.values()) != len(logs):
@@ -85,7 +89,7 @@ def refuse_evaluation_split(split: str, force: bool = False) -> None:
 
 
 def fingerprint(root: str | Path, files: Iterable[str | Path]) -> str:
-    """sha256 over the names (relative to `root`), sizes and contents of `files`, in order of name. Raises DataError on a missing file."""
+    """sha256 over names (relative to `root`), sizes and contents of `files`, in order of name. DataError on a missing file."""
     root = Path(root)
     total = hashlib.sha256()
     for path in sorted({Path(f) for f in files}, key=lambda p: _name(root, p)):
