@@ -46,7 +46,7 @@ class Route:
 
 
 def find_route(road_map: RoadMap, poses: Array) -> Route:
-    """The route of driven poses (S, 3). If fewer than half of them have a lane, the centreline is the driven path, with no commands."""
+    """The route of driven poses (S, 3). If under half of them have a lane: the driven path, and no commands."""
     lane_ids, matched = match_lanes(road_map, poses)
     if matched < MIN_MATCHED:
         return Route(lane_ids, extended(_driven(poses)), (), matched)

@@ -56,7 +56,7 @@ class Scan:
 
 
 def find_files(root: str | Path) -> tuple[list[Path], list[Fault]]:
-    """All scenario pickles below `root` and those its index files name, whether or not they exist, sorted; and unreadable indexes.
+    """All scenario pickles below `root` and those its indexes name, whether or not they exist, sorted; and bad indexes.
 
     Raises DataError if `root` is no folder.
     """
