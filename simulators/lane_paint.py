@@ -107,20 +107,56 @@ def _stop_bar(lane: Lane) -> Array:
     return np.array([[right + inset - back, right + inset, left - inset, left - inset - back]])
 
 
-def _gives_way(lane: Lane, lanes: dict[str, Lane], entries: dict[str, set[str]]) -> bool:
-    """Whether the lane ends at a junction that another road enters too."""
-    junctions = {lanes[k].junction for k in lane.successors if k in lanes and lanes[k].is_connector}
-    return any(len(entries.get(junction, ())) > 1 for junction in junctions if junction)
+class _Junction:
+    """The connectors of one junction, and which of them cross another road's."""
+
+    def __init__(self, connectors: list[Lane], lanes: dict[str, Lane]) -> None:
+        self.connectors = connectors
+        self.middle = np.array([shapely.LineString(lane.centerline[:, :2]) for lane in connectors])
+        trimmed = np.array([shapely.LineString(_cut(lane.centerline[:, :2], 0.08 * lane.length, 0.92 * lane.length)) for lane in connectors])
+        source = np.array([next((lanes[k].roadblock or k for k in lane.predecessors if k in lanes), lane.id) for lane in connectors])
+        meets = shapely.intersects(trimmed[:, None], trimmed[None]) & (source[:, None] != source[None])
+        merges = np.array([[bool(set(a.successors) & set(b.successors)) for b in connectors] for a in connectors])
+        self.crossed = {lane.id for lane, hit in zip(connectors, (meets & ~merges).any(1)) if hit}
+
+    def lines(self) -> tuple[list[Array], list[Array]]:
+        """White and yellow quads through a place where roads only merge or part: the borders that no path crosses."""
+        white: list[Array] = []
+        yellow: list[Array] = []
+        sides = [(lane, left) for lane in self.connectors if has_width(lane) for left in (True, False)]
+        if self.crossed or not sides:
+            return white, yellow
+        borders = [lane.left if left else lane.right for lane, left in sides]
+        heading = np.array([lane.centerline[len(lane.centerline) // 2, 2] for lane, _ in sides])
+        shapes = np.array([shapely.LineString(border) for border in borders])
+        free = ~shapely.intersects(shapes[:, None], self.middle[None]).any(1)
+        apart = shapely.hausdorff_distance(shapes[:, None], shapes[None])
+        for k in np.flatnonzero(free):
+            same = np.flatnonzero(apart[k] < SAME)
+            inset = -LINE if sides[k][1] else LINE
+            if (np.abs(wrap_angle(heading[same] - heading[k])) > 2.6).any():
+                yellow.append(_line(borders[k], inset))
+            elif len(same) == 1:
+                white.append(_line(borders[k], inset))
+            elif k == same.min():
+                white.append(_dashes(borders[k]))
+        return white, yellow
+
+
+def _junctions(road_map: RoadMap) -> list[_Junction]:
+    """Every junction of a map."""
+    members: dict[str, list[Lane]] = {}
+    for lane in road_map.lanes.values():
+        if lane.is_connector and lane.junction and lane.length > 0.1:
+            members.setdefault(lane.junction, []).append(lane)
+    return [_Junction(connectors, road_map.lanes) for connectors in members.values()]
 
 
 def lane_paint(road_map: RoadMap) -> list[Paint]:
-    """The paint of every lane that has borders; junctions carry none but the stop bars at their mouths."""
+    """The paint of every lane that has borders. Junctions carry none where paths cross, but stop bars at their mouths."""
     lanes = [lane for lane in road_map.lanes.values() if not lane.is_connector and has_width(lane)]
-    entries: dict[str, set[str]] = {}
-    for lane in road_map.lanes.values():
-        if lane.is_connector and lane.junction:
-            sources = {road_map.lanes[k].roadblock or k for k in lane.predecessors if k in road_map.lanes}
-            entries.setdefault(lane.junction, set()).update(sources)
+    junctions = _junctions(road_map)
+    crossed = {connector for junction in junctions for connector in junction.crossed}
     borders = _Borders(lanes)
     white: list[Array] = [np.zeros((0, 4, 2))]
     yellow: list[Array] = [np.zeros((0, 4, 2))]
@@ -128,8 +164,12 @@ def lane_paint(road_map: RoadMap) -> list[Paint]:
         lane_white, lane_yellow = _lane_lines(lane, own, borders)
         white += lane_white
         yellow += lane_yellow
-        if _gives_way(lane, road_map.lanes, entries):
+        if crossed.intersection(lane.successors):
             white.append(_stop_bar(lane))
+    for junction in junctions:
+        junction_white, junction_yellow = junction.lines()
+        white += junction_white
+        yellow += junction_yellow
     return [
         Paint.flat(np.concatenate(yellow), YELLOW, Semantic.LANE_MARKING),
         Paint.flat(np.concatenate(white), WHITE, Semantic.LANE_MARKING),

@@ -238,17 +238,34 @@ def test_lines_are_dashed_where_a_change_is_allowed_and_solid_elsewhere(road):
     assert [share[y] for y in (0.16, -0.16, 0.0, -6.84, 3.34)] == [1.0, 1.0, 0.0, 1.0, 1.0]
 
 
-def test_a_stop_bar_is_painted_only_where_another_road_enters():
-    ends = {"is_connector": True, "junction": "j", "turn": "straight"}
-    lanes = [
-        make_lane("in", 0.0, successors=("through",)),
-        make_lane("through", 0.0, shift=(120.0, 0.0), length=10, predecessors=("in",), **ends),
-        make_lane("other", 40.0, successors=("cross",)),
-        make_lane("cross", 40.0, shift=(120.0, 0.0), length=10, predecessors=("other",), **ends),
-    ]
-    both = RoadMap("crossing", {lane.id: lane for lane in lanes}, Polygons.from_rings([]))
-    alone = RoadMap("alone", {lane.id: lane for lane in lanes[:2]}, Polygons.from_rings([]))
-    assert paint_at(both, 119.8, 0.0) and not paint_at(alone, 119.8, 0.0)
+def make_connector(name: str, start, end, source: str, target: str) -> Lane:
+    """A straight connector between two points."""
+    step = np.subtract(end, start)
+    points = np.array(start) + np.linspace(0.0, 1.0, 21)[:, None] * step
+    across = np.array([-step[1], step[0]]) / np.hypot(*step) * 1.75
+    line = np.column_stack([points, np.full(21, np.arctan2(step[1], step[0]))])
+    links = {"predecessors": (source,), "successors": (target,), "is_connector": True, "junction": "j", "turn": "straight"}
+    return Lane(name, line, points + across, points - across, 13.9, **links)
+
+
+def test_a_stop_bar_is_painted_only_where_paths_cross():
+    into, through = make_lane("in", 0.0, successors=("through",)), make_connector("through", (120.0, 0.0), (140.0, 0.0), "in", "out")
+    across = make_connector("across", (130.0, -10.0), (130.0, 10.0), "south", "north")
+    merging = make_connector("merging", (120.0, -6.0), (140.0, 0.0), "ramp", "out")
+    bars = []
+    for name, lanes in (("crossing", (into, through, across)), ("alone", (into, through)), ("merge", (into, through, merging))):
+        bars.append(paint_at(RoadMap(name, {lane.id: lane for lane in lanes}, Polygons.from_rings([])), 119.8, 0.0))
+    assert bars == [True, False, False]
+
+
+def test_lines_run_on_where_roads_only_part():
+    lanes = [make_connector(f"to{y}", (0.0, y), (20.0, y), f"from{y}", f"to{y}") for y in (0.0, 3.5)]
+    lanes.append(make_connector("exit", (0.0, 0.0), (20.0, -4.0), "from0.0", "ramp"))
+    road = RoadMap("parting", {lane.id: lane for lane in lanes}, Polygons.from_rings([]))
+    x = np.arange(0.5, 19.5, 0.1)
+    left, middle, right = (np.mean([paint_at(road, at, y) for at in x]) for y in (5.25 - 0.16, 1.75, -1.75 + 0.16))
+    assert left == 1.0 and 0.2 < middle < 0.5  # solid outside, dashed between the two
+    assert right < 0.2  # the path to the exit crosses it
 
 
 def test_two_renders_are_equal_to_the_byte_and_the_fast_path_gives_the_same_colours(road):
