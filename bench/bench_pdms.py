@@ -1,12 +1,11 @@
 """PDM score (`pdms_v1_1`) on a synthetic four-way intersection, in milliseconds per call.
 
-The scene has the size of a real one: lanes, connectors, roadblocks, car parks, the crossing box, 30 agents, 10 Hz proposals of 4 s. NAVSIM's own
-code took 1241 ms for 256 proposals, 135 ms for 16 and 36 ms for 1 on a scene of this size (2 AMD Milan cores, measured apart). Equality with
-NAVSIM's outputs is the condition of the comparison; tests/test_metrics_pdms_golden.py holds it.
+The scene has the size of a real one: lanes, connectors, roadblocks, car parks, the crossing box, 30 agents, 10 Hz proposals of
+4 s. NAVSIM's own code took 1241 ms for 256 proposals, 135 ms for 16 and 36 ms for 1 on a scene of this size (2 AMD Milan cores,
+measured apart). Equality with NAVSIM's outputs is the condition of the comparison; tests/test_metrics_pdms_golden.py holds it.
 """
 
 import numpy as np
-
 from harness import Row, timed
 
 from drive.core.roadmap import Layer, Polygons
@@ -73,7 +72,7 @@ def intersection() -> tuple[Polygons, np.ndarray]:
 
 
 def traffic(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Poses (count, 3) and speeds (count,) of cars in the lanes of the arms; those in the ego's lane are at least 25 m ahead of it."""
+    """Poses (count, 3) and speeds (count,) of agents in the lanes; those in the ego's lane are 25 m ahead of it or more."""
     arm, lane = rng.integers(0, 4, count), rng.integers(0, LANES, count)
     inward = rng.random(count) < 0.5
     distance, offset = rng.uniform(BOX, 70.0, count), (lane + 0.5) * LANE_WIDTH
@@ -105,7 +104,7 @@ def scene(seed: int, agents: int = 30) -> PdmScene:
         agent_valid=np.ones((agents, 51), np.bool_),
         agent_size=np.array([[4.6, 1.9], [0.7, 0.7], [1.8, 0.7]])[kinds],
         agent_types=kinds,
-        reference_poses=np.column_stack([-42.0 + 0.9 * np.arange(51), np.full(51, -5.25), np.zeros(51)]),
+        reference_poses=np.array([-42.0, -5.25, 0.0]) + np.arange(51.0)[:, None] * np.array([0.9, 0.0, 0.0]),
         id=f"bench{seed}",
     )
 

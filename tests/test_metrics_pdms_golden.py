@@ -1,4 +1,4 @@
-"""PDMS v1.1 against NAVSIM's own outputs: every stage, sub-score and score of recorded cases (skipped where they are not at hand)."""
+"""PDMS v1.1 against NAVSIM's own outputs: every stage, sub-score and score of recorded cases; skipped where they are absent."""
 
 import json
 from pathlib import Path

@@ -1,14 +1,14 @@
 """Kernels of the two-stage controller: profiles of a path, one-step LQR, kinematic bicycle. Use them through drive.core.vehicle.
 
-The same controller as nuPlan's (and NAVSIM's batched copy of it), 0.1 s steps. The profiles are least-squares fits that upstream solves
+NAVSIM's batched copy of nuPlan's controller, 0.1 s steps. Its profiles over M steps are least-squares fits that upstream solves
 by pseudo-inverse over an initial value and its increments. Written for the values themselves the same problems are banded:
 
-- speed: sum_k |d_k - u_k dt v_k|^2 + p sum_{j < M-2} a_j^2 + p (a_{M-1} - a_{M-2})^2 with a_j = (v_j - v_{j-1}) / dt, constant because |u_k| = 1.
-  (nuPlan penalises every difference of accelerations; NAVSIM's batched difference matrix holds only its last row whole, so that the others
-  penalise the acceleration itself. NAVSIM's published scores come from this form, found from its outputs.)
+- speed: sum_k |d_k - u_k dt v_k|^2 + p sum_{1 <= j <= M-3} a_j^2 + p (a_{M-1} - a_{M-2})^2, with a_j = (v_j - v_{j-1}) / dt.
+  One constant matrix, because |u_k| = 1. nuPlan penalises every difference of accelerations; in NAVSIM's outputs only the last
+  row does, the others penalise the acceleration itself (recovered from those outputs, and equal to them to 1e-11).
 - curvature: sum_k (dh_k - dt v_k kappa_k)^2 + q sum_k ((kappa_{k+1} - kappa_k) / dt)^2 + r kappa_0^2, tridiagonal.
 
-Both are positive definite also at a standstill (r > 0), so the answer is the pseudo-inverse's.
+Both are positive definite, at a standstill too (r > 0), so the answer is the pseudo-inverse's.
 """
 
 import math
@@ -35,7 +35,7 @@ def _wrap(angle):
 
 @njit(cache=True)
 def factor_speed_system(size):
-    """LDL' factors (diagonal (M,), first and second subdiagonal (M,)) of the speed fit's matrix over dt^2."""
+    """LDL' factors of the speed fit's matrix over dt^2: diagonal (M,), first and second subdiagonal (M,)."""
     weight = JERK_PENALTY / DT**4
     diagonal, first, second = np.ones(size), np.zeros(size), np.zeros(size)
     for k in range(size - 3):
@@ -87,8 +87,8 @@ def _fit_speed(targets, diagonal, first, second, speed):
 def _fit_curvature(targets, speed, pivot, curvature):
     """Curvatures (M,) into `curvature`, from targets (M + 1, 3) and speeds (M,); `pivot` (M,) is scratch.
 
-    The elimination carries the excess of each pivot over the coupling instead of subtracting, so nothing cancels where the car is all
-    but standing and the data terms vanish beside the coupling.
+    The elimination carries the excess of each pivot over the coupling instead of subtracting, so nothing cancels where the car
+    is all but standing and the data terms vanish beside the coupling.
     """
     size = speed.shape[0]
     coupling = CURVATURE_RATE_PENALTY / DT**2
@@ -106,7 +106,7 @@ def _fit_curvature(targets, speed, pivot, curvature):
 
 @njit(cache=True)
 def _steering_rate(state, target, acceleration, curvature, step, wheel_base):
-    """rad/s of the lateral LQR: lateral error, heading error and steering over the horizon as one affine step with a constant rate."""
+    """rad/s of the lateral LQR: errors and steering over the horizon as one affine step with a constant rate."""
     last = curvature.shape[0] - 1
     sin, cos = math.sin(target[2]), math.cos(target[2])
     lateral = cos * (state[1] - target[1]) - sin * (state[0] - target[0])
@@ -126,7 +126,7 @@ def _steering_rate(state, target, acceleration, curvature, step, wheel_base):
 
 @njit(cache=True)
 def _step(state, acceleration, steering_rate, wheel_base, max_steering, tau_acceleration, tau_steering, out):
-    """One Euler step (11,) -> (11,) of the kinematic bicycle behind first-order actuators: old heading, speed and steering move the pose."""
+    """One Euler step (11,) into `out` (11,): kinematic bicycle behind lagging actuators, moved by its old heading and speed."""
     applied = state[5] + DT / (DT + tau_acceleration) * (acceleration - state[5])
     turned = DT / (DT + tau_steering) * (DT * steering_rate)
     out[0] = state[0] + DT * state[3] * math.cos(state[2])
@@ -168,7 +168,7 @@ def simulate_kernel(initial, targets, wheel_base, max_steering, tau_acceleration
 
 @njit(cache=True, nogil=True)
 def sample_kernel(poses, knots_us, query_us):
-    """Poses (N, Q, 3) at integer times `query_us` (Q,), increasing, from poses (N, K, 3) at `knots_us` (K,); ends held, heading unwrapped."""
+    """Poses (N, Q, 3) at increasing integer times `query_us` (Q,) from poses (N, K, 3) at `knots_us` (K,); ends held."""
     count, last = poses.shape[0], poses.shape[1] - 1
     out = np.empty((count, query_us.shape[0], 3))
     for n in range(count):

@@ -1,7 +1,8 @@
-"""The car: its measures, the path tracker and the kinematic bicycle that NAVSIM's score, the planners' roll-outs and the ego share.
+"""The car: its measures, and the path tracker with kinematic bicycle that NAVSIM's score, planners' roll-outs and the ego share.
 
-States are (..., 11): x, y, heading (rear axle, world), vx, vy (body), ax, ay (body), steering angle, steering rate, yaw rate, yaw acceleration.
-Source: NAVSIM v1.1, pdm_planner/simulation; nuPlan's LQR tracker and kinematic bicycle with their default settings.
+States are (..., 11): x, y, heading (rear axle, world), vx, vy, ax, ay (body), steering angle, steering rate, yaw rate, yaw
+acceleration. Source: NAVSIM v1.1, pdm_planner/simulation; nuPlan's LQR tracker and kinematic bicycle with their default
+settings.
 """
 
 from dataclasses import dataclass
@@ -55,10 +56,11 @@ def state_array(ego: EgoState) -> Array:
 
 
 def simulate(initial: Array, targets_world: Array, vehicle: VehicleParams = PACIFICA) -> Array:
-    """States (N, M + 1, 11) at 0.1 s of N cars that start at `initial` (N, 11) and track `targets_world` (N, M + 1, 3), x, y, heading.
+    """States (N, M + 1, 11) at 0.1 s of N cars that start at `initial` (N, 11) and track `targets_world` (N, M + 1, 3).
 
-    `targets_world` is at 0.1 s and starts with the initial pose; M >= 10, the tracker's look-ahead. Note that nothing stops the car from
-    driving off, through agents or beyond a comfortable acceleration: that is what a score is for. Raises DataError on other shapes, NaN, infinity.
+    Targets are x, y, heading of the rear axle at 0.1 s, the initial pose first; M >= 10, the tracker's look-ahead. Nothing
+    stops the car from leaving the road or accelerating beyond comfort: that is what a score is for. Raises DataError on other
+    shapes, NaN, infinity.
     """
     initial, targets_world = np.ascontiguousarray(initial, np.float64), np.ascontiguousarray(targets_world, np.float64)
     if targets_world.ndim != 3 or targets_world.shape[2] != 3 or targets_world.shape[1] <= HORIZON:
@@ -67,7 +69,8 @@ def simulate(initial: Array, targets_world: Array, vehicle: VehicleParams = PACI
         raise DataError(f"simulate takes initial states of shape ({len(targets_world)}, {STATE_SIZE}), got {initial.shape}")
     if not (np.isfinite(initial).all() and np.isfinite(targets_world).all()):
         raise DataError("simulate takes finite states and targets, got NaN or infinity: drop the proposal or repair its source")
-    return simulate_kernel(initial, targets_world, vehicle.wheel_base, vehicle.max_steering, vehicle.tau_acceleration, vehicle.tau_steering)
+    v = vehicle
+    return simulate_kernel(initial, targets_world, v.wheel_base, v.max_steering, v.tau_acceleration, v.tau_steering)
 
 
 def sample_times_us(steps: int, time_us: int = 0) -> NDArray[np.int64]:
@@ -78,9 +81,10 @@ def sample_times_us(steps: int, time_us: int = 0) -> NDArray[np.int64]:
 def targets_from_plan(poses_ego: Array, dt: float, ego_pose_world: Array, steps: int, time_us: int = 0) -> Array:
     """Targets (N, steps + 1, 3), world frame, 0.1 s apart, of plans `poses_ego` (N, T, 3) given every `dt` s from `dt` on.
 
-    The ego pose `ego_pose_world` (3,) or (N, 3) is put in front; x and y are linear, the heading is unwrapped and linear, and a plan that ends
-    early stands still at its last pose. `time_us` is the clock at the present: NAVSIM cuts times to whole microseconds after adding it, which
-    moves samples by up to 1 us of motion. Raises DataError on other shapes, NaN, infinity or dt <= 0.
+    The ego pose `ego_pose_world` (3,) or (N, 3) is put in front; x and y are linear, the heading is unwrapped and linear, and a
+    plan that ends early stands still at its last pose. `time_us` is the clock at the present: NAVSIM cuts times to whole
+    microseconds after adding it, which moves samples by up to 1 us of motion. Raises DataError on other shapes, NaN, infinity
+    or dt <= 0.
     """
     poses_ego = np.asarray(poses_ego, np.float64)
     if poses_ego.ndim != 3 or poses_ego.shape[1] < 1 or poses_ego.shape[2] != 3:

@@ -2,9 +2,9 @@
 
     PDMS = NC * DAC * (5 EP + 5 TTC + 2 C) / 12
 
-A plan is tracked by the LQR of drive.core.vehicle for 4 s, and the simulated states are judged. Source: NAVSIM tag v1.1 (0811876),
-pdm_scorer.py and pdm_score.py, with its quirks: they are part of the published numbers. One deviation: nothing is ever dropped from a
-mean, a proposal that cannot be scored raises DataError here and is the caller's to count as 0.
+A plan is tracked by the LQR of drive.core.vehicle for 4 s, and the simulated states are judged. Source: NAVSIM tag v1.1
+(0811876), pdm_scorer.py and pdm_score.py, with its quirks: they are part of the published numbers. One deviation: nothing is
+dropped in silence; a proposal that cannot be scored raises DataError here and is the caller's to count as 0.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from drive.core.errors import DataError
 from drive.core.types import PLAN_DT, Scenario
-from drive.core.vehicle import PACIFICA, simulate, targets_from_plan
+from drive.core.vehicle import simulate, targets_from_plan
 from drive.metrics.pdms_comfort import comfort_components
 from drive.metrics.pdms_judge import Verdict, judge
 from drive.metrics.pdms_scene import HORIZON, PdmScene
@@ -48,10 +48,12 @@ class PdmScores:
         return len(self.score)
 
 
-def normalised_progress(gated: Array, product: Array, rival: Array) -> Array:
-    """EP (N,) of progress times NC * DAC `gated` (N,) in m, NC * DAC `product` (N,), and the best gated progress `rival` (N,) of each one's set.
+def normalised_progress(gated: Array, product: Array, rival: float) -> Array:
+    """EP (N,) of `gated` (N,), progress times NC * DAC in m, against the best gated progress `rival` of the others in the
+    scoring set.
 
-    Source: pdm_scorer.py, aggregation, v1.1: progress is gated, and a set that hardly moves counts as having arrived.
+    Source: pdm_scorer.py, aggregation, v1.1. A set that hardly moves counts as arrived, but for those whose `product` NC * DAC
+    is 0.
     """
     best = np.maximum(gated, rival)
     compared = best > PROGRESS_THRESHOLD
@@ -61,9 +63,9 @@ def normalised_progress(gated: Array, product: Array, rival: Array) -> Array:
 def _scores(scene: PdmScene, verdict: Verdict, components: NDArray[np.bool_], states: Array, against: str) -> PdmScores:
     product = verdict.nc * verdict.dac
     gated = verdict.progress * product
-    rival = scene.reference_progress if against == "reference" else gated.max(initial=0.0)
-    ep = normalised_progress(gated, product, np.full(len(gated), rival))
-    comfort = components.all(axis=1).astype(np.float64)
+    rival = scene.reference_progress if against == "reference" else float(gated.max(initial=0.0))
+    ep = normalised_progress(gated, product, rival)
+    comfort = np.where(components.all(axis=1), 1.0, 0.0)
     weighted = WEIGHT_PROGRESS * ep + WEIGHT_TTC * verdict.ttc + WEIGHT_COMFORT * comfort
     return PdmScores(
         score=product * weighted / (WEIGHT_PROGRESS + WEIGHT_TTC + WEIGHT_COMFORT),
@@ -85,14 +87,16 @@ def _scores(scene: PdmScene, verdict: Verdict, components: NDArray[np.bool_], st
 def score_pdms(
     scenes: Sequence[PdmScene], proposals: Sequence[Array], dt: float, against: Literal["reference", "group"] = "reference"
 ) -> list[PdmScores]:
-    """PdmScores of every scene for its proposals (N, T, 3), ego frame, poses every `dt` s from `dt` on; N may differ between scenes.
+    """PdmScores of every scene for its proposals (N, T, 3), ego frame, poses every `dt` s from `dt` on; N and T may differ.
 
-    Plans are read up to 4 s, shorter ones stand still at their last pose. Progress is normalised `against` the scene's reference, each
-    proposal by itself (the benchmark's way), or within the group of the N proposals (no reference needed; what GRPO compares).
-    Raises DataError for NaN, wrong shapes, or a missing reference, naming the scene.
+    Plans are read up to 4 s, shorter ones stand still at their last pose. Progress is normalised `against` the scene's
+    reference, each proposal by itself (the benchmark's way), or within the group of the N proposals (no reference needed; what
+    GRPO compares). Raises DataError for NaN, wrong shapes, or a missing reference, naming the scene.
     """
     if len(scenes) != len(proposals):
-        raise DataError(f"score_pdms takes one array of proposals per scene, got {len(scenes)} scenes and {len(proposals)} arrays")
+        raise DataError(
+            f"score_pdms takes one array of proposals per scene, got {len(scenes)} scenes and {len(proposals)} arrays"
+        )
     if against not in ("reference", "group"):
         raise DataError(f"score_pdms scores against 'reference' or 'group', got {against!r}")
     if not len(scenes):
@@ -110,7 +114,7 @@ def score_pdms(
     for scene, poses in zip(scenes, proposals):
         part = slice(at, at + len(poses))
         at += len(poses)
-        verdict = judge(states[part], scene.areas, scene.agents, scene.centerline, PACIFICA)
+        verdict = judge(states[part], scene.areas, scene.agents, scene.centerline)
         results.append(_scores(scene, verdict, components[part], states[part], against))
     return results
 

@@ -1,6 +1,7 @@
 """Where the ego is: strict point-in-polygon, and the three area flags of NAVSIM's PDM score.
 
-Source: NAVSIM v1.1, pdm_scorer.py, ego areas. A point on a border is outside; each corner may lie in another polygon; no tolerance.
+Source: NAVSIM v1.1, pdm_scorer.py, ego areas. A point on a border is outside; each corner may lie in another polygon; no
+tolerance.
 """
 
 import math
@@ -25,10 +26,11 @@ _KIND = {
 
 
 class PackedAreas(NamedTuple):
-    """Polygons as the kernels read them: the edges of each lie in slabs across its longer side, so that a point meets a few of them."""
+    """Polygons as the kernels read them; edges lie in slabs across the longer side, so that a point meets a few of them."""
 
     bounds: Array  # (P, 4) xmin, ymin, xmax, ymax
     kind: NDArray[np.int64]  # (P,) bits LANE, DRIVABLE, ON_ROUTE, INTERSECTION
+    order: NDArray[np.int64]  # (P,) indices, lanes of the route first: they most often settle where the ego is
     swapped: NDArray[np.bool_]  # (P,) x and y change places, the slabs lie along x
     slabs: NDArray[np.int64]  # (P + 1,) slab k of polygon i is entry slabs[i] + k of `starts`
     scale: Array  # (P,) slabs per metre
@@ -49,10 +51,11 @@ def pack_areas(polygons: Polygons, on_route: NDArray[np.bool_]) -> PackedAreas:
     swapped = extent[:, 0] > extent[:, 1]
     vertices = np.ascontiguousarray(polygons.vertices, np.float64).reshape(-1, 2)
     starts, edges = _fill_slabs(vertices, polygons.offsets, bounds, swapped, slabs, scale)
-    return PackedAreas(bounds, kind, swapped, slabs, scale, starts, edges)
+    order = np.argsort((kind & ON_ROUTE) == 0, kind="stable")
+    return PackedAreas(bounds, kind, order, swapped, slabs, scale, starts, edges)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _slab(y, low, scale, count):
     """Slab of ordinate `y`; monotonic in y, so that no edge that straddles y is missed."""
     return min(max(int((y - low) * scale), 0), count - 1)
@@ -78,7 +81,12 @@ def _fill_slabs(vertices, offsets, bounds, swapped, slabs, scale):
                     j = slabs[i] + k
                     if filling:
                         e = at[j]
-                        edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3] = vertices[a, x], vertices[a, y], vertices[b, x], vertices[b, y]
+                        edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3] = (
+                            vertices[a, x],
+                            vertices[a, y],
+                            vertices[b, x],
+                            vertices[b, y],
+                        )
                         at[j] += 1
                     else:
                         starts[j + 1] += 1
@@ -86,7 +94,7 @@ def _fill_slabs(vertices, offsets, bounds, swapped, slabs, scale):
     return starts, edges
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inline="always")
 def in_polygon(areas, i, x, y):
     """Whether polygon `i` of PackedAreas strictly contains (x, y): crossings of a ray along x, a point on an edge is outside."""
     b = areas.bounds
@@ -105,7 +113,7 @@ def in_polygon(areas, i, x, y):
                 return False
             if (side > 0.0) == (by > ay):
                 inside = not inside
-        elif ay == y and by == y and min(ax, bx) <= x <= max(ax, bx):
+        elif by == y and (bx == x or (ay == y and min(ax, bx) <= x <= max(ax, bx))):
             return False
     return inside
 
@@ -113,9 +121,9 @@ def in_polygon(areas, i, x, y):
 @njit(cache=True, nogil=True)
 def in_any(areas, bit, x, y):
     """Whether some polygon with `bit` in its kind strictly contains (x, y)."""
-    for i in range(areas.kind.shape[0]):
+    for i in range(areas.kind.shape[0]):  # noqa: SIM110, numba compiles no generator
         if areas.kind[i] & bit and in_polygon(areas, i, x, y):
-            return True  # noqa: SIM110, numba compiles no generator
+            return True
     return False
 
 
@@ -131,7 +139,7 @@ def _near(bounds, box, among, count, out):
     return found
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _flags(areas, near, count, points):
     """(multiple lanes, non-drivable, oncoming) of one ego box: points (5, 2), the corners and the centre."""
     lanes_touched, within_one_lane, on_route, covered = 0, False, False, 0
@@ -140,8 +148,11 @@ def _flags(areas, near, count, points):
         kind = areas.kind[i]
         if kind & LANE:
             corners = 0
-            for c in range(4):
-                corners += in_polygon(areas, i, points[c, 0], points[c, 1])
+            for c in range(0 if within_one_lane else 4):
+                if in_polygon(areas, i, points[c, 0], points[c, 1]):
+                    corners += 1
+                elif lanes_touched > 1:
+                    break  # only a lane that holds all four corners can still matter
             lanes_touched += corners > 0
             within_one_lane |= corners == 4
             if kind & ON_ROUTE and not on_route:
@@ -159,7 +170,6 @@ def ego_areas(states, areas, front, rear, half_width):
     n_proposals, n_steps = states.shape[0], states.shape[1]
     flags = np.empty((n_proposals, n_steps, 3), np.bool_)
     n_polygons = areas.kind.shape[0]
-    everything = np.arange(n_polygons)
     reach, near = np.empty(n_polygons, np.int64), np.empty(n_polygons, np.int64)
     box, points = np.empty(4), np.empty((5, 2))
     radius = math.hypot(max(front, rear), half_width)
@@ -168,7 +178,7 @@ def ego_areas(states, areas, front, rear, half_width):
     for n in range(n_proposals):
         box[0], box[1] = states[n, :, 0].min() - radius, states[n, :, 1].min() - radius
         box[2], box[3] = states[n, :, 0].max() + radius, states[n, :, 1].max() + radius
-        n_reach = _near(areas.bounds, box, everything, n_polygons, reach)
+        n_reach = _near(areas.bounds, box, areas.order, n_polygons, reach)
         for t in range(n_steps):
             c, s = math.cos(states[n, t, 2]), math.sin(states[n, t, 2])
             for k in range(5):

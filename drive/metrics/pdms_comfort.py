@@ -1,7 +1,7 @@
 """Comfort of NAVSIM's PDM score v1.1: six bounds on Savitzky-Golay filtered signals of 41 simulated states.
 
-Source: NAVSIM v1.1, pdm_comfort_metrics.py. A filter along a fixed number of samples is linear, so it is one matrix here: SciPy's own filter,
-with its edge handling and its even windows, applied to the identity.
+Source: NAVSIM v1.1, pdm_comfort_metrics.py. A filter along a fixed number of samples is linear, so it is one matrix here:
+SciPy's own filter, with its edge handling and its even windows, applied to the identity.
 """
 
 from functools import lru_cache
@@ -13,7 +13,7 @@ from scipy.signal import savgol_filter
 Array = NDArray[np.float64]
 DT = 0.1  # s between states
 DECIMALS = 8  # NAVSIM rounds every filtered signal
-NAMES = ("lon_acceleration", "lat_acceleration", "jerk", "lon_jerk", "yaw_acceleration", "yaw_rate")  # order of the six components
+NAMES = ("lon_acceleration", "lat_acceleration", "jerk", "lon_jerk", "yaw_acceleration", "yaw_rate")  # order of components
 LOW = np.array([-4.05, -4.89, -8.37, -4.13, -1.93, -0.95])  # m/s^2, m/s^3, rad/s^2, rad/s
 HIGH = np.array([2.40, 4.89, 8.37, 4.13, 1.93, 0.95])
 JERK_WINDOW = 8  # samples, of the acceleration that jerk is taken from
@@ -23,7 +23,8 @@ YAW_WINDOW = 5  # samples; upstream accepts another window and ignores it
 @lru_cache(maxsize=32)
 def _filter(samples: int, window: int, order: int, derivative: int = 0) -> Array:
     """Matrix F (samples, samples): signal (..., samples) @ F is its Savitzky-Golay filter."""
-    return savgol_filter(np.eye(samples), min(window, samples), order, deriv=derivative, delta=DT, axis=-1)
+    identity, window = np.eye(samples), min(window, samples)
+    return np.asarray(savgol_filter(identity, window, order, deriv=derivative, delta=DT, axis=-1), np.float64)
 
 
 def comfort_signals(states: Array) -> Array:

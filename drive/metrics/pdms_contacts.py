@@ -1,8 +1,8 @@
 """Who is hit and whose fault it is: at-fault collisions and time to collision of NAVSIM's PDM score, v1.1.
 
 Source: NAVSIM v1.1, pdm_scorer.py and pdm_scorer_utils.py; the rules are nuPlan's. Boxes that touch intersect.
-A track's class (static or stopped) comes from its first sample, its box from the current one. A track that was touched without fault is
-ignored for the rest of that proposal; time to collision keeps a list of its own.
+A track's class (static or stopped) comes from its first sample, its box from the current one. A track that was touched without
+fault is ignored for the rest of that proposal; time to collision keeps a list of its own.
 """
 
 import math
@@ -37,16 +37,16 @@ class PackedAgents(NamedTuple):
 def pack_agents(
     poses_world: Array, velocity_world: Array, valid: NDArray[np.bool_], size: Array, types: NDArray[np.int64]
 ) -> PackedAgents:
-    """PackedAgents of poses (A, S, 3), box centres, velocities (A, S, 2), validity (A, S), length and width (A, 2+), AgentType (A,)."""
+    """PackedAgents of box centres (A, S, 3), velocities (A, S, 2), validity (A, S), length and width (A, 2+), AgentType (A,)."""
     first = valid.argmax(axis=1)
     speed = np.hypot(*velocity_world[np.arange(len(valid)), first].T)
     static = types >= AgentType.TRAFFIC_CONE
     heading = poses_world[..., 2].T
     boxes = np.stack([poses_world[..., 0].T, poses_world[..., 1].T, np.cos(heading), np.sin(heading)], axis=-1)
     return PackedAgents(
-        np.ascontiguousarray(boxes),
+        np.ascontiguousarray(boxes, np.float64),
         np.ascontiguousarray(valid.T),
-        np.ascontiguousarray(size[:, :2] / 2.0),
+        np.ascontiguousarray(size[:, :2] / 2.0, np.float64),
         static | (speed <= STOPPED_SPEED),
         np.where(static, STATIC_PENALTY, 0.0),
     )
@@ -54,7 +54,7 @@ def pack_agents(
 
 @njit(cache=True)
 def boxes_meet(dx, dy, c, s, half_length, half_width, other_c, other_s, other_length, other_width):
-    """Whether two oriented boxes intersect or touch: (dx, dy) between the centres, cos and sin of the headings, half sizes."""
+    """Whether two oriented boxes intersect or touch: (dx, dy) between their centres, cos and sin of headings, half sizes."""
     along, across = abs(c * other_c + s * other_s), abs(c * other_s - s * other_c)
     if abs(dx * c + dy * s) > half_length + other_length * along + other_width * across:
         return False
@@ -69,7 +69,8 @@ def boxes_meet(dx, dy, c, s, half_length, half_width, other_c, other_s, other_le
 def _bearing(x, y, c, s, other_x, other_y):
     """Cosine of the angle between the heading (c, s) at (x, y) and the way to the other point.
 
-    NAVSIM does not clip it, so that an object dead ahead may come out beyond 1 by rounding and then counts as neither ahead nor behind.
+    NAVSIM does not clip it, so that an object dead ahead may come out beyond 1 by rounding and then counts as neither ahead nor
+    behind.
     """
     dx, dy = other_x - x, other_y - y
     norm = math.sqrt(dx * dx + dy * dy)
@@ -106,7 +107,10 @@ def _at_fault(state, c, s, front, half_width, agents, step, a, outside_one_lane)
 
 @njit(cache=True, nogil=True)
 def collisions(states, flags, agents, front, rear, half_width):
-    """Scores (N,), 0, 0.5 or 1, and the step (N,) of the first at-fault collision (-1: none) of states (N, T, 11) with area flags (N, T, 3)."""
+    """Scores (N,), 0, 0.5 or 1, and the step (N,) of the first at-fault collision (-1: none).
+
+    Of states (N, T, 11) with area flags (N, T, 3); any number of static objects leaves 0.5.
+    """
     n_proposals, n_steps, n_agents = states.shape[0], states.shape[1], agents.valid.shape[1]
     scores, first = np.ones(n_proposals), np.full(n_proposals, -1)
     half_length, to_center = (front + rear) / 2.0, (front - rear) / 2.0
@@ -138,7 +142,7 @@ def collisions(states, flags, agents, front, rear, half_width):
 
 @njit(cache=True)
 def _endangered(state, c, s, agents, step, a, outside_one_lane, areas):
-    """Whether the constant-speed projection that meets agent `a` at `step` counts: ahead, or not behind where the lane gives no protection."""
+    """Whether a projection that meets agent `a` at `step` counts: it is ahead, or beside where no lane protects the ego."""
     box = agents.boxes[step, a]
     bearing = _bearing(state[0], state[1], c, s, box[0], box[1])
     if _is_ahead(bearing):

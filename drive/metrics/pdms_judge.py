@@ -47,7 +47,7 @@ def along(line, x, y):
 
 @njit(cache=True, nogil=True)
 def _direction_and_progress(states, flags, line, to_center):
-    """Most metres driven within 11 steps off the route's lanes (N,), and progress of the centre along `line` (N,), of states (N, T, 11)."""
+    """Most metres driven off the route's lanes within 11 steps (N,), and progress of the centre along `line` (N,)."""
     n_proposals, n_steps = states.shape[0], states.shape[1]
     off_route, progress = np.zeros(n_proposals), np.zeros(n_proposals)
     step = np.zeros(n_steps)
@@ -62,7 +62,9 @@ def _direction_and_progress(states, flags, line, to_center):
     return off_route, progress
 
 
-def judge(states: Array, areas: PackedAreas, agents: PackedAgents, centerline: Array, vehicle: VehicleParams = PACIFICA) -> Verdict:
+def judge(
+    states: Array, areas: PackedAreas, agents: PackedAgents, centerline: Array, vehicle: VehicleParams = PACIFICA
+) -> Verdict:
     """Verdict on states (N, 41, 11) at 0.1 s, see drive.core.vehicle.
 
     Progress and driving direction follow NAVSIM v1.1, pdm_scorer.py; the other parts are in pdms_areas and pdms_contacts.
@@ -76,7 +78,7 @@ def judge(states: Array, areas: PackedAreas, agents: PackedAgents, centerline: A
     low, high = DIRECTION_LIMITS
     return Verdict(
         nc=nc,
-        dac=1.0 - flags[..., 1].any(axis=1),
+        dac=np.where(flags[..., 1].any(axis=1), 0.0, 1.0),
         ddc=np.where(off_route < low, 1.0, np.where(off_route < high, 0.5, 0.0)),
         ttc=ttc,
         progress=progress,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from drive.core.errors import DataError
 from drive.core.geometry import interpolate_poses
-from drive.core.roadmap import Polygons, RoadMap
+from drive.core.roadmap import Polygons
 from drive.core.tracker import sample_kernel
 from drive.core.types import Privileged, Scenario, Tracks
 from drive.core.vehicle import PACIFICA, STATE_SIZE, sample_times_us, simulate, state_array
@@ -26,7 +26,7 @@ MAP_RADIUS = 100.0  # m around the ego
 
 @dataclass(frozen=True, eq=False)
 class PdmScene:
-    """One situation to score plans in. World frame, SI units, 0.1 s between frames. Raises DataError on arrays that do not fit."""
+    """One situation to score plans in: world frame, 0.1 s between frames. Raises DataError on arrays that do not fit."""
 
     polygons: Polygons  # near the ego
     on_route: NDArray[np.bool_]  # (P,) lane or lane connector of the route
@@ -56,12 +56,16 @@ class PdmScene:
         if self.agent_size.ndim != 2 or len(self.agent_size) != count or self.agent_size.shape[1] < 2:
             raise DataError(f"scene {self.id!r}: agent_size has shape {self.agent_size.shape}, expected ({count}, 2 or more)")
         if self.centerline.ndim != 2 or len(self.centerline) < 2 or not np.isfinite(self.centerline).all():
-            raise DataError(f"scene {self.id!r}: the centreline needs two finite points or more, got shape {self.centerline.shape}")
+            raise DataError(
+                f"scene {self.id!r}: the centreline needs two finite points or more, got shape {self.centerline.shape}"
+            )
         if not np.isfinite(self.initial).all() or not np.isfinite(self.agent_pose[self.agent_valid]).all():
             raise DataError(f"scene {self.id!r}: NaN or infinity in the ego state or in a valid agent pose")
         reference = self.reference_poses
         if reference is not None and (reference.ndim != 2 or len(reference) <= HORIZON or reference.shape[1] != 3):
-            raise DataError(f"scene {self.id!r}: reference_poses has shape {reference.shape}, expected ({HORIZON + 1} or more, 3)")
+            raise DataError(
+                f"scene {self.id!r}: reference_poses has shape {reference.shape}, expected ({HORIZON + 1} or more, 3)"
+            )
 
     @cached_property
     def areas(self) -> PackedAreas:
@@ -85,16 +89,16 @@ class PdmScene:
 
     @cached_property
     def reference_progress(self) -> float:
-        """Metres along the centreline of the reference, 0 where it collides at fault or leaves the road (0.5 NC: half)."""
-        verdict = judge(self.reference_states[None], self.areas, self.agents, self.centerline, PACIFICA)
+        """Metres along the centreline of the reference times its NC * DAC: 0 where it collides at fault or leaves the road."""
+        verdict = judge(self.reference_states[None], self.areas, self.agents, self.centerline)
         return float(verdict.progress[0] * verdict.nc[0] * verdict.dac[0])
 
     @staticmethod
     def from_scenario(scenario: Scenario) -> PdmScene:
         """The benchmark's view: logged agents from the present on, the reference of the scenario or else its logged future.
 
-        Steering starts at zero, as NAVSIM does it. Where the scenario's clock is not 10 Hz, agents are interpolated between their first and
-        last sample (one seen once stands in all frames). A log that ends within 4 s leaves no reference.
+        Steering starts at zero, as NAVSIM does it. Where the scenario's clock is not 10 Hz, agents are interpolated between
+        their first and last sample (one seen once stands in all frames). A log that ends within 4 s leaves no reference.
         """
         now = scenario.present
         initial = state_array(scenario.ego.state(now))
@@ -106,47 +110,52 @@ class PdmScene:
             driven = scenario.ego.poses_world[now:]
             if (len(driven) - 1) * scenario.dt >= HORIZON * DT - 1e-6:
                 reference = interpolate_poses(scenario.dt * np.arange(len(driven)), driven, DT * np.arange(FRAMES))
-        return _scene(
-            scenario.road_map, scenario.route_lane_ids, scenario.centerline_world, initial, tracks, reference, scenario.id
-        )
+        return _scene(scenario, initial, tracks, reference, scenario.id)
 
     @staticmethod
     def from_privileged(
-        scene: Privileged, poses_world: Array, velocity_world: Array, valid: NDArray[np.bool_], reference_world: Array | None = None
+        scene: Privileged,
+        poses_world: Array,
+        velocity_world: Array,
+        valid: NDArray[np.bool_],
+        reference_world: Array | None = None,
     ) -> PdmScene:
         """A planner's view: agents (A, 51, 3), (A, 51, 2), (A, 51) as it forecasts them at 10 Hz, sizes and types from `scene`.
 
         Score with against="group" unless `reference_world` (41 or more, 3) is given. The ego starts with the steering it has.
         """
         forecast = Tracks(scene.agents.ids, scene.agents.types, scene.agents.size, poses_world, velocity_world, valid)
-        return _scene(
-            scene.road_map, scene.route_lane_ids, scene.centerline_world, state_array(scene.ego), forecast, reference_world, "live"
-        )
+        return _scene(scene, state_array(scene.ego), forecast, reference_world, "live")
 
 
-def _scene(
-    road_map: RoadMap, route: tuple[str, ...], centerline: Array, initial: Array, tracks: Tracks, reference: Array | None, name: str
-) -> PdmScene:
+def _scene(source: Scenario | Privileged, initial: Array, tracks: Tracks, reference: Array | None, name: str) -> PdmScene:
     center = initial[:2] + PACIFICA.rear_to_center * np.array([np.cos(initial[2]), np.sin(initial[2])])
-    polygons = road_map.polygons.near(center, MAP_RADIUS)
-    wanted = set(route)
+    polygons = source.road_map.polygons.near(center, MAP_RADIUS)
+    wanted = set(source.route_lane_ids)
     on_route = np.array([token in wanted for token in polygons.tokens], np.bool_)
     return PdmScene(
-        polygons, on_route, centerline, initial, tracks.poses_world, tracks.velocity_world, tracks.valid, tracks.size, tracks.types,
-        reference, id=name,
-    )  # fmt: skip
+        polygons=polygons,
+        on_route=on_route,
+        centerline=source.centerline_world,
+        initial=initial,
+        agent_pose=tracks.poses_world,
+        agent_velocity=tracks.velocity_world,
+        agent_valid=tracks.valid,
+        agent_size=tracks.size,
+        agent_types=tracks.types,
+        reference_poses=reference,
+        id=name,
+    )
 
 
 def _padded(tracks: Tracks) -> Tracks:
     """51 frames of 10 Hz tracks; beyond the log's end no agent is valid."""
     missing = max(FRAMES - tracks.valid.shape[1], 0)
 
-    def pad(array):
+    def pad(array: NDArray) -> NDArray:
         return np.pad(array[:, :FRAMES], [(0, 0), (0, missing)] + [(0, 0)] * (array.ndim - 2))
 
-    return Tracks(
-        tracks.ids, tracks.types, tracks.size, pad(tracks.poses_world), pad(tracks.velocity_world), pad(tracks.valid)
-    )
+    return Tracks(tracks.ids, tracks.types, tracks.size, pad(tracks.poses_world), pad(tracks.velocity_world), pad(tracks.valid))
 
 
 def _resampled(tracks: Tracks, dt: float) -> Tracks:
