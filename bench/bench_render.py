@@ -61,8 +61,10 @@ def main() -> None:
     agents = (poses, np.tile([4.6, 1.9, 1.6], (15, 1)), np.zeros(15, np.int64))
     for size in (112, 224, 448):
         camera = Camera.front(size, size)
-        print(f"town, 15 vehicles, render_rgb (2 x 2)    {size} x {size}  {rate(lambda c=camera: renderer.render_rgb(c, ego, *agents)):7.0f} frames/s")
-        print(f"town, 15 vehicles, all channels          {size} x {size}  {rate(lambda c=camera: renderer.render(c, ego, *agents)):7.0f} frames/s")
+        colours = rate(lambda c=camera: renderer.render_rgb(c, ego, *agents))
+        channels = rate(lambda c=camera: renderer.render(c, ego, *agents))
+        print(f"town, 15 vehicles, render_rgb (2 x 2)    {size} x {size}  {colours:7.0f} frames/s")
+        print(f"town, 15 vehicles, all channels          {size} x {size}  {channels:7.0f} frames/s")
     print(f"bird's-eye picture                       112 x 112  {rate(lambda: above.raster(ego, *agents, 112)):7.0f} frames/s")
     print(f"bird's-eye channels                      128 x 128  {rate(lambda: above.channels(ego, *agents, 128)):7.0f} frames/s")
 

@@ -25,7 +25,8 @@ TRUCK, LIGHT = len(AgentType), len(AgentType) + 1  # kinds beyond the agent type
 DARK, GLASS, TYRE, SKIN = (44, 45, 49), (52, 66, 82), (24, 24, 26), (214, 170, 140)
 ORANGE, WHITE, RED = (236, 112, 30), (236, 234, 228), (205, 42, 38)
 BODY = np.array(
-    [(186, 38, 38), (38, 84, 166), (226, 226, 222), (60, 62, 68), (150, 156, 162), (222, 176, 46), (42, 122, 82), (116, 60, 132)], np.float32
+    [(186, 38, 38), (38, 84, 166), (226, 226, 222), (60, 62, 68), (150, 156, 162), (222, 176, 46), (42, 122, 82), (116, 60, 132)],
+    np.float32,
 )
 SHADOW: Colour = (50, 51, 55)
 SHADOW_MARGIN = 0.15  # m
@@ -42,7 +43,9 @@ class Shapes(NamedTuple):
     semantic: NDArray[np.uint8]  # (K,)
 
 
-def block(x: tuple, y: tuple, z: tuple, colour: Colour | None, top: tuple | None = None, roof: Colour | str | None = "same") -> list[Face]:
+def block(
+    x: tuple, y: tuple, z: tuple, colour: Colour | None, top: tuple | None = None, roof: Colour | str | None = "same"
+) -> list[Face]:
     """Top and sides of a box x0..x1, y0..y1, z0..z1; `top` = (x0, x1, y0, y1) tapers it, `roof` colours the top face apart."""
     tx0, tx1, ty0, ty1 = top or (*x, *y)
     low = [(x[0], y[0], z[0]), (x[1], y[0], z[0]), (x[1], y[1], z[0]), (x[0], y[1], z[0])]
@@ -82,19 +85,36 @@ def _wheels(places: tuple, height: float) -> list[Face]:
 def _car() -> list[Face]:
     cabin = block((-0.47, 0.22), (-0.45, 0.45), (0.57, 1.0), GLASS, (-0.36, 0.06, -0.38, 0.38), roof=None)
     body = block((-0.5, 0.5), (-0.5, 0.5), (0.17, 0.57), None)
-    return [*block((-0.5, 0.5), (-0.5, 0.5), (0.0, 0.17), DARK), *body, *cabin, *_lamps((0.33, 0.53), 0.28), *_wheels((-0.3, 0.3), 0.36)]
+    return [
+        *block((-0.5, 0.5), (-0.5, 0.5), (0.0, 0.17), DARK),
+        *body,
+        *cabin,
+        *_lamps((0.33, 0.53), 0.28),
+        *_wheels((-0.3, 0.3), 0.36),
+    ]
 
 
 def _truck() -> list[Face]:
     box = block((-0.5, 0.26), (-0.5, 0.5), (0.14, 1.0), (206, 206, 200))
     cab = block((0.28, 0.5), (-0.48, 0.48), (0.14, 0.78), None)
     glass = panel(0.5 + PROUD, (-0.44, 0.44), (0.46, 0.72), GLASS, glows=False)
-    return [*block((-0.5, 0.5), (-0.5, 0.5), (0.0, 0.14), DARK), *box, *cab, glass, *_lamps((0.16, 0.28), 0.24), *_wheels((-0.32, 0.34), 0.24)]
+    return [
+        *block((-0.5, 0.5), (-0.5, 0.5), (0.0, 0.14), DARK),
+        *box,
+        *cab,
+        glass,
+        *_lamps((0.16, 0.28), 0.24),
+        *_wheels((-0.32, 0.34), 0.24),
+    ]
 
 
 def _pedestrian() -> list[Face]:
     legs = block((-0.3, 0.3), (-0.4, 0.4), (0.0, 0.47), (46, 50, 72))
-    return [*legs, *block((-0.42, 0.42), (-0.5, 0.5), (0.47, 0.84), None), *block((-0.28, 0.28), (-0.26, 0.26), (0.84, 1.0), SKIN)]
+    return [
+        *legs,
+        *block((-0.42, 0.42), (-0.5, 0.5), (0.47, 0.84), None),
+        *block((-0.28, 0.28), (-0.26, 0.26), (0.84, 1.0), SKIN),
+    ]
 
 
 def _bicycle() -> list[Face]:
@@ -121,7 +141,10 @@ def _light(state: int) -> list[Face]:
     """Metres: a signal head that hangs 6 m beyond the stop line; its lamps look back at the traffic it rules."""
     lit = ((255, 40, 30), (255, 200, 40), (50, 240, 90))
     unlit = ((70, 26, 24), (72, 58, 22), (22, 60, 32))
-    faces = [*block((6.0, 6.3), (-0.5, 0.5), (3.6, 6.0), (22, 22, 24)), panel(-0.5, (-0.5, 0.5), (3.6, 6.0), (22, 22, 24), glows=False)]
+    faces = [
+        *block((6.0, 6.3), (-0.5, 0.5), (3.6, 6.0), (22, 22, 24)),
+        panel(-0.5, (-0.5, 0.5), (3.6, 6.0), (22, 22, 24), glows=False),
+    ]
     faces[-1][0][:, 0] = 5.99
     for lamp in range(3):
         lamp_face = panel(-0.5, (-0.36, 0.36), (5.24 - 0.78 * lamp, 5.94 - 0.78 * lamp), (lit if lamp == state else unlit)[lamp])
@@ -133,7 +156,14 @@ def _light(state: int) -> list[Face]:
 def _build() -> Shapes:
     generic = block((-0.5, 0.5), (-0.5, 0.5), (0.0, 1.0), (150, 116, 78))
     kinds = [_car(), _pedestrian(), _bicycle(), _cone(), _barrier(), generic, _truck(), _light(0), _light(1), _light(2)]
-    tags = [Semantic.VEHICLE, Semantic.PEDESTRIAN, Semantic.BICYCLE, *[Semantic.STATIC] * 3, Semantic.VEHICLE, *[Semantic.TRAFFIC_LIGHT] * 3]
+    tags = [
+        Semantic.VEHICLE,
+        Semantic.PEDESTRIAN,
+        Semantic.BICYCLE,
+        *[Semantic.STATIC] * 3,
+        Semantic.VEHICLE,
+        *[Semantic.TRAFFIC_LIGHT] * 3,
+    ]
     faces = [face for kind in kinds for face in kind]
     return Shapes(
         np.stack([corners for corners, _, _ in faces]),
@@ -161,7 +191,7 @@ def _light_on(corners, sun):
 
 @njit(cache=True)
 def place(shapes, kinds, poses, sizes, owners, body, sun):
-    """QuadSet of N agents: kinds (N,), poses (N, 3) x, y, heading in the world, sizes (N, 3), owners (N,) instance ids, 0 for none."""
+    """QuadSet of N agents: kinds (N,), poses (N, 3) in the world, sizes (N, 3) m, owners (N,) instance ids, 0 for none."""
     n = len(kinds)
     start = np.zeros(n + 1, np.int64)
     for a in range(n):
@@ -177,7 +207,11 @@ def place(shapes, kinds, poses, sizes, owners, body, sun):
         for k in range(start[a + 1] - start[a]):
             q, face = start[a] + k, shapes.start[kinds[a]] + k
             for i in range(4):
-                x, y, z = shapes.corners[face, i, 0] * sizes[a, 0], shapes.corners[face, i, 1] * sizes[a, 1], shapes.corners[face, i, 2]
+                x, y, z = (
+                    shapes.corners[face, i, 0] * sizes[a, 0],
+                    shapes.corners[face, i, 1] * sizes[a, 1],
+                    shapes.corners[face, i, 2],
+                )
                 vertices[q, i, 0] = poses[a, 0] + c * x - s * y
                 vertices[q, i, 1] = poses[a, 1] + s * x + c * y
                 vertices[q, i, 2] = z * sizes[a, 2]

@@ -1,6 +1,6 @@
 """Bird's-eye rasters, ego in the middle and heading up, for models and reports; and plans drawn on them and on camera images.
 
-The same rasteriser as the cameras', looking straight down from so high that perspective vanishes; at the ground the scale is exact.
+The same rasteriser as the cameras', looking down from so high that perspective vanishes; at the ground the scale is exact.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Channel(IntEnum):
 
 
 def overhead_view(pose_world: Array, size_px: int, metres: float, samples: int = 1) -> View:
-    """A square of `metres` around `pose_world` (3,), its heading up; ego x forward, y left is at row S/2 - x S/m, column S/2 - y S/m."""
+    """A square of `metres` around `pose_world` (3,), heading up; x forward, y left lies at row S/2 - x S/m, column S/2 - y S/m."""
     c, s = np.cos(float(pose_world[2])), np.sin(float(pose_world[2]))
     rotation = np.array([[s, -c, 0.0], [-c, -s, 0.0], [0.0, 0.0, -1.0]])
     size = size_px * samples
@@ -99,8 +99,8 @@ class BirdsEye:
     ) -> NDArray[np.uint8]:
         """A picture (size_px, size_px, 3) of the square of `metres` around the ego's rear axle, heading up.
 
-        ego_pose_world (3,); agents_pose_world (A, 3) box centres; agents_size (A, 3) m; agents_type (A,) AgentType; route_path (N, 2 or 3)
-        world m. Raises DataError on arrays that do not fit together.
+        ego_pose_world (3,); agents_pose_world (A, 3) box centres; agents_size (A, 3) m; agents_type (A,) AgentType;
+        route_path (N, 2 or 3) world m. Raises DataError on arrays that do not fit together.
         """
         ego = np.asarray(ego_pose_world, float)
         poses, sizes, types = _agents(agents_pose_world, agents_size, agents_type)
@@ -108,7 +108,9 @@ class BirdsEye:
         if route_path is not None:
             moving = join(ribbon_set(route_path, ROUTE_WIDTH, ROUTE_COLOUR, Semantic.ROAD), moving)
         view = overhead_view(ego, size_px, metres, SAMPLES)
-        return shade(rasterise(view, FAR, self._ground, EMPTY, moving, EMPTY, Semantic.TERRAIN.value), view, SAMPLES, PALETTE, CLEAR)
+        return shade(
+            rasterise(view, FAR, self._ground, EMPTY, moving, EMPTY, Semantic.TERRAIN.value), view, SAMPLES, PALETTE, CLEAR
+        )
 
     def channels(
         self,
@@ -120,7 +122,7 @@ class BirdsEye:
         metres: float = 64.0,
         route_path: Array | None = None,
     ) -> NDArray[np.uint8]:
-        """Planes (len(Channel), size_px, size_px) of 0 and 1, which may overlap; the ego is left out. Arguments as in `raster`."""
+        """Planes (len(Channel), size_px, size_px) of 0 and 1, which may overlap; without the ego. Arguments as in `raster`."""
         poses, sizes, types = _agents(agents_pose_world, agents_size, agents_type)
         view = overhead_view(np.asarray(ego_pose_world, float), size_px, metres)
         route = EMPTY if route_path is None else ribbon_set(route_path, ROUTE_WIDTH, ROUTE_COLOUR, Semantic.ROAD)
@@ -141,7 +143,9 @@ def _agents(poses: Array, sizes: Array, types: NDArray) -> tuple[Array, Array, N
     sizes = np.ascontiguousarray(sizes, np.float64).reshape(-1, 3)
     types = np.asarray(types, np.int64)
     if not len(poses) == len(sizes) == len(types):
-        raise DataError(f"agents' poses, sizes and types have {len(poses)}, {len(sizes)} and {len(types)} rows: give one per agent")
+        raise DataError(
+            f"agents' poses, sizes and types have {len(poses)}, {len(sizes)} and {len(types)} rows: give one per agent"
+        )
     return poses, sizes, types
 
 

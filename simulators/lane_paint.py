@@ -84,7 +84,7 @@ class _Borders:
 
 
 def _lane_lines(lane: Lane, own: int, borders: _Borders) -> tuple[list[Array], list[Array]]:
-    """White and yellow quads of one lane. The left border is always this lane's; the right one only where no neighbour paints it."""
+    """White and yellow quads of one lane. The left border is always its own; the right one where no neighbour paints it."""
     heading = lane.centerline[:, 2]
     white: list[Array] = []
     yellow: list[Array] = []
@@ -113,8 +113,12 @@ class _Junction:
     def __init__(self, connectors: list[Lane], lanes: dict[str, Lane]) -> None:
         self.connectors = connectors
         self.middle = np.array([shapely.LineString(lane.centerline[:, :2]) for lane in connectors])
-        trimmed = np.array([shapely.LineString(_cut(lane.centerline[:, :2], 0.08 * lane.length, 0.92 * lane.length)) for lane in connectors])
-        source = np.array([next((lanes[k].roadblock or k for k in lane.predecessors if k in lanes), lane.id) for lane in connectors])
+        trimmed = np.array(
+            [shapely.LineString(_cut(lane.centerline[:, :2], 0.08 * lane.length, 0.92 * lane.length)) for lane in connectors]
+        )
+        source = np.array(
+            [next((lanes[k].roadblock or k for k in lane.predecessors if k in lanes), lane.id) for lane in connectors]
+        )
         meets = shapely.intersects(trimmed[:, None], trimmed[None]) & (source[:, None] != source[None])
         merges = np.array([[bool(set(a.successors) & set(b.successors)) for b in connectors] for a in connectors])
         self.crossed = {lane.id for lane, hit in zip(connectors, (meets & ~merges).any(1)) if hit}

@@ -1,7 +1,7 @@
 """Scan conversion of flat quads in numba: a visibility buffer first (which face, how deep), colours and labels after it.
 
-Two passes. Ground quads all lie in the plane z = 0, so they are painted in layer order over a buffer that already holds that plane's
-depth: nothing can fight there, and ground depth is exact. Solids are then tested against the depth buffer.
+Two passes. Ground quads all lie in the plane z = 0, so they are painted in layer order over a buffer that already holds that
+plane's depth: nothing can fight there, and ground depth is exact. Solids are then tested against the depth buffer.
 Pixel (row, column) is sampled at (column + 0.5, row + 0.5): intrinsics count from the outer corner of the first pixel.
 """
 
@@ -59,7 +59,7 @@ class Buffers(NamedTuple):
 def scan_convert(u, v, n, height, left, right):
     """Spans of a convex polygon of `n` vertices u, v (pixels): fills left, right (H,) and returns the rows [first, stop).
 
-    An edge is always walked from its upper end, so that two polygons that share it share the very same boundary: no cracks, no overlap.
+    An edge is always walked from its upper end, so that polygons that share it have one boundary: no cracks, no overlap.
     """
     top, bottom = v[0], v[0]
     for i in range(1, n):
@@ -93,7 +93,7 @@ def span(left, right, width):
 
 @njit(cache=True)
 def clip_near(corners, clipped):
-    """Cut a quad (4, 3), optical frame, at z = NEAR into `clipped` (5, 3); returns the number of vertices, 0 if all lies behind."""
+    """Cut a quad (4, 3), optical frame, at z = NEAR into `clipped` (5, 3); the number of vertices, 0 if all lies behind."""
     n = 0
     for i in range(4):
         j = (i + 1) % 4
@@ -172,7 +172,7 @@ def _facing_plane(corners, view, plane):
 
 @njit(cache=True)
 def draw(quads, view, far, on_ground, buffers, count):
-    """Raster every cell of `quads` that the view may see; faces take table rows from `count` on, the next free row is returned."""
+    """Raster every cell of `quads` that the view may see; faces take table rows from `count` on; the next free row."""
     corners, clipped, plane = np.empty((4, 3)), np.empty((5, 3)), np.empty(3)
     u, v = np.empty(5), np.empty(5)
     left, right = np.empty(view.height), np.empty(view.height)
@@ -182,7 +182,11 @@ def draw(quads, view, far, on_ground, buffers, count):
             continue
         for q in range(quads.start[cell], quads.start[cell + 1]):
             for i in range(4):
-                x, y, z = quads.vertices[q, i, 0] - origin[0], quads.vertices[q, i, 1] - origin[1], quads.vertices[q, i, 2] - origin[2]
+                x, y, z = (
+                    quads.vertices[q, i, 0] - origin[0],
+                    quads.vertices[q, i, 1] - origin[1],
+                    quads.vertices[q, i, 2] - origin[2],
+                )
                 for k in range(3):
                     corners[i, k] = r[k, 0] * x + r[k, 1] * y + r[k, 2] * z
             if not on_ground and not _facing_plane(corners, view, plane):
@@ -270,7 +274,13 @@ def shade(buffers, view, scale, palette, haze):
     """
     h, w = view.height // scale, view.width // scale
     image = np.empty((h, w, 3), np.uint8)
-    total, colour, fog, half, one = np.empty(3, np.float32), np.empty(3, np.float32), palette[0].copy(), np.float32(haze), np.float32(1.0)
+    total, colour, fog, half, one = (
+        np.empty(3, np.float32),
+        np.empty(3, np.float32),
+        palette[0].copy(),
+        np.float32(haze),
+        np.float32(1.0),
+    )
     share = np.float32(1.0 / (scale * scale))
     metres_x, metres_y = 1.0 / view.focal_x, 1.0 / view.focal_y  # per pixel, one metre ahead
     climb_x, climb_y, climb = view.rotation[0, 2], view.rotation[1, 2], view.rotation[2, 2]

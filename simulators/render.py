@@ -45,7 +45,9 @@ def camera_view(camera: Camera, ego_pose_world: Array, samples: int = 1) -> View
     pose, k = camera.ego_from_camera, camera.intrinsics
     position = world_from_ego @ pose[:3, 3] + (x, y, 0.0)
     if position[2] <= 0.0:
-        raise DataError(f"camera {camera.name} is {position[2]:.2f} m above the ground: give ego_from_camera with z up and positive")
+        raise DataError(
+            f"camera {camera.name} is {position[2]:.2f} m above the ground: give ego_from_camera with z up and positive"
+        )
     rotation = np.ascontiguousarray((world_from_ego @ pose[:3, :3]).T)
     focal = (float(k[0, 0]) * samples, float(k[1, 1]) * samples)
     centre = (float(k[0, 2]) * samples, float(k[1, 2]) * samples)
@@ -74,9 +76,9 @@ class SceneRenderer:
     ) -> CameraFrame:
         """All channels of one camera.
 
-        ego_pose_world (3,) rear axle; agents_pose_world (A, 3) box centres; agents_size (A, 3) length, width, height, m; agents_type (A,)
-        AgentType; route_path (N, 2 or 3) drawn as a green line; lights_world (L, 4): x, y, heading of a lane's end, and its signal, 0 red,
-        1 yellow, 2 green. Raises DataError on arrays that do not fit together.
+        ego_pose_world (3,) rear axle; agents_pose_world (A, 3) box centres; agents_size (A, 3) length, width, height, m;
+        agents_type (A,) AgentType; route_path (N, 2 or 3) drawn as a green line; lights_world (L, 4): x, y, heading of a lane's
+        end, and its signal, 0 red, 1 yellow, 2 green. Raises DataError on arrays that do not fit together.
         """
         ground, solids = self._moving(agents_pose_world, agents_size, agents_type, route_path, lights_world)
         depth, semantic, instance = labels(self._raster(camera_view(camera, ego_pose_world), ground, solids))
@@ -109,7 +111,9 @@ class SceneRenderer:
         sizes = np.ascontiguousarray(sizes, np.float64).reshape(-1, 3)
         n = len(poses)
         if len(sizes) != n or len(types) != n:
-            raise DataError(f"agents_pose_world, agents_size and agents_type have {n}, {len(sizes)} and {len(types)} rows: give one per agent")
+            raise DataError(
+                f"agents_pose_world, agents_size and agents_type have {n}, {len(sizes)} and {len(types)} rows: give one per agent"
+            )
         kinds, owners = shape_kinds(types, sizes), np.arange(1, n + 1)
         shadows = footprints(
             poses, sizes, SHADOW_MARGIN, np.tile(np.array(SHADOW, np.float32), (n, 1)), np.full(n, Semantic.ROAD, np.uint8)

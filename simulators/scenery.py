@@ -1,4 +1,4 @@
-"""Made-up houses and trees beside the road, placed by a seed that the map's name gives: they show speed and turning to a camera."""
+"""Made-up houses and trees beside the road, placed by a seed from the map's name: they show speed and turning to a camera."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def _houses(surface: BaseGeometry, rng: np.random.Generator) -> list[tuple[list,
         corners = np.array([(-length, -depth), (length, -depth), (length, depth), (-length, depth)]) / 2.0
         footprint = shapely.Polygon(_turned(np.column_stack([corners, np.zeros(4)]), place)[:, :2])
         radius = float(np.hypot(length, depth)) / 2.0
-        if (np.hypot(*(taken[:, :2] - place[:2]).T) < taken[:, 2] + radius).any() or shapely.dwithin(surface, footprint, HOUSE_CLEAR):
+        if (np.hypot(*(taken[:, :2] - place[:2]).T) < taken[:, 2] + radius).any() or shapely.dwithin(
+            surface, footprint, HOUSE_CLEAR
+        ):
             continue
         taken = np.vstack([taken, [*place[:2], radius]])
         found.append((_house(length, depth, floors, wall), place, footprint))
@@ -105,7 +107,9 @@ def scenery_solids(road_map: RoadMap, surface: BaseGeometry, wanted: bool = True
         stem = shapely.Point(place[:2])
         if not shapely.dwithin(surface, stem, TREE_CLEAR) and not shapely.dwithin(walls, stem, 2.5):
             trees.append((_tree(height, reach, crown), place))
-    return quad_set([
-        _paint([(faces, place) for faces, place, _ in houses], Semantic.BUILDING),
-        _paint(trees, Semantic.VEGETATION),
-    ])
+    return quad_set(
+        [
+            _paint([(faces, place) for faces, place, _ in houses], Semantic.BUILDING),
+            _paint(trees, Semantic.VEGETATION),
+        ]
+    )

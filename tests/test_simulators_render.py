@@ -148,7 +148,9 @@ def test_ground_depth_is_the_analytic_one_under_a_pitched_camera(renderer):
     camera = Camera.front(64, 48, 90.0)
     frame = renderer.render(camera, EGO, *NOBODY)
     columns, rows = np.meshgrid(np.arange(64) + 0.5, np.arange(48) + 0.5)
-    rays = np.stack([columns, rows, np.ones_like(rows)], -1) @ np.linalg.inv(camera.intrinsics).T @ camera.ego_from_camera[:3, :3].T
+    rays = (
+        np.stack([columns, rows, np.ones_like(rows)], -1) @ np.linalg.inv(camera.intrinsics).T @ camera.ego_from_camera[:3, :3].T
+    )
     down = rays[..., 2] < 0.0
     assert frame.depth[down] == pytest.approx(-1.7 / rays[..., 2][down], rel=1e-5)
     assert np.isinf(frame.depth[~down]).all() and (frame.semantic[~down] == Semantic.NONE).all()
@@ -199,7 +201,8 @@ def red_share(image: np.ndarray) -> float:
 
 def test_lamps_show_which_way_a_car_faces(renderer):
     away, towards = (
-        renderer.render_rgb(Camera.front(), EGO, np.array([[14.0, -1.75, heading]]), CAR, np.zeros(1, int)) for heading in (0.0, np.pi)
+        renderer.render_rgb(Camera.front(), EGO, np.array([[14.0, -1.75, heading]]), CAR, np.zeros(1, int))
+        for heading in (0.0, np.pi)
     )
     assert red_share(away) > 0.002 and red_share(towards) == 0.0
 
@@ -219,7 +222,9 @@ def test_a_signal_shows_its_state_to_the_lane_it_rules(renderer, state, channel)
 def test_paint_lies_where_the_lane_borders_are(renderer, road):
     camera = Camera.front(400, 400)
     frame = renderer.render(camera, EGO, *NOBODY)
-    columns, rows = project(camera, np.column_stack([np.full(4, 8.0), [1.75 - 0.16, 1.75, -5.25 + 0.16, -3.0], np.zeros(4)])).astype(int).T
+    columns, rows = (
+        project(camera, np.column_stack([np.full(4, 8.0), [1.75 - 0.16, 1.75, -5.25 + 0.16, -3.0], np.zeros(4)])).astype(int).T
+    )
     assert list(frame.semantic[rows, columns]) == [Semantic.LANE_MARKING, Semantic.ROAD, Semantic.LANE_MARKING, Semantic.ROAD]
     yellow, white = frame.rgb[rows[0], columns[0]].astype(int), frame.rgb[rows[2], columns[2]].astype(int)
     assert yellow[0] - yellow[2] > 80 and np.ptp(white) < 20
@@ -249,7 +254,10 @@ def make_connector(name: str, start, end, source: str, target: str) -> Lane:
 
 
 def test_a_stop_bar_is_painted_only_where_paths_cross():
-    into, through = make_lane("in", 0.0, successors=("through",)), make_connector("through", (120.0, 0.0), (140.0, 0.0), "in", "out")
+    into, through = (
+        make_lane("in", 0.0, successors=("through",)),
+        make_connector("through", (120.0, 0.0), (140.0, 0.0), "in", "out"),
+    )
     across = make_connector("across", (130.0, -10.0), (130.0, 10.0), "south", "north")
     merging = make_connector("merging", (120.0, -6.0), (140.0, 0.0), "ramp", "out")
     bars = []
