@@ -51,7 +51,7 @@ class Channel(IntEnum):
 
 
 def overhead_view(pose_world: Array, size_px: int, metres: float, samples: int = 1) -> View:
-    """A square of `metres` around `pose_world` (3,), heading up; x forward, y left lies at row S/2 - x S/m, column S/2 - y S/m."""
+    """A square of `metres` around `pose_world` (3,), heading up; x forward, y left is at row S/2 - x S/m, column S/2 - y S/m."""
     c, s = np.cos(float(pose_world[2])), np.sin(float(pose_world[2]))
     rotation = np.array([[s, -c, 0.0], [-c, -s, 0.0], [0.0, 0.0, -1.0]])
     size = size_px * samples

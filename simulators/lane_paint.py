@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from drive.core.geometry import arc_length, wrap_angle
 from drive.core.roadmap import Lane, RoadMap
@@ -68,7 +68,7 @@ class _Borders:
         points = np.concatenate([lane.left for lane in lanes] or [np.zeros((0, 2))])
         self.heading = np.concatenate([lane.centerline[:, 2] for lane in lanes] or [np.zeros(0)])
         self.owner = np.repeat(np.arange(len(lanes)), [len(lane.left) for lane in lanes])
-        self.tree = cKDTree(points) if len(points) else None
+        self.tree = KDTree(points) if len(points) else None
 
     def share(self, line: Array, heading: Array, own: int, opposite: bool) -> float:
         """Share of `line` (N, 2) that runs along another lane's left border, in its direction or against it."""
