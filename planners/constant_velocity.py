@@ -24,4 +24,4 @@ class ConstantVelocity:
         times = PLAN_DT * np.arange(1, PLAN_STEPS + 1)
         paths = [np.column_stack([o.speed * times, np.zeros((PLAN_STEPS, 2))]) for o in observations]
         share = (perf_counter() - start) / max(len(paths), 1)
-        return [Plan(Trajectory(path), latency_s=share) for path in paths]
+        return [Plan(Trajectory(np.asarray(path, np.float64)), latency_s=share) for path in paths]

@@ -25,7 +25,7 @@ STEP_S = 0.1  # s between poses of a plan
 HORIZON = 50  # steps of a plan
 TABLE_STRIDE = 2  # forecast steps between entries of a lead table
 BOUND_AHEAD = 0.5  # s ahead at which the speed bound of the road's shape is met
-CORRIDOR_MARGIN = 0.3  # m left free on either side of the ego's body
+CORRIDOR_MARGIN, MARGIN_S = 0.3, 0.025  # m, and m per m/s, left free on either side of the ego's body
 REAR_GAP, REAR_HEADWAY = 2.0, 0.4  # m and s that an agent behind is left at the least
 FRONT = PACIFICA.front_length  # m, rear axle to front bumper
 REAR = PACIFICA.rear_length  # m, rear axle to rear bumper
@@ -72,11 +72,11 @@ class Rollouts:
     pressed: NDArray[np.bool_]  # (N,) an agent comes too close from behind: after a lane change, one that was cut up
 
 
-def lead_table(frame: RouteFrame, paths: Paths, future: Forecast, size: Array) -> LeadTable:
-    """The lead table of `paths` for the forecast boxes; size (A, 3)."""
-    half = PACIFICA.width / 2.0 + CORRIDOR_MARGIN
-    poses, speed = (np.ascontiguousarray(x[:, ::TABLE_STRIDE]) for x in (future.poses_world, future.speed))
-    return LeadTable(*_occupancy(frame.points, frame.step, paths.offset, paths.points, paths.along, poses, speed, size, half))
+def lead_table(frame: RouteFrame, paths: Paths, speed: float, future: Forecast, size: Array) -> LeadTable:
+    """The lead table of `paths` at `speed` m/s for the forecast boxes; size (A, 3)."""
+    half = PACIFICA.width / 2.0 + CORRIDOR_MARGIN + MARGIN_S * speed
+    poses, speeds = (np.ascontiguousarray(x[:, ::TABLE_STRIDE]) for x in (future.poses_world, future.speed))
+    return LeadTable(*_occupancy(frame.points, frame.step, paths.offset, paths.points, paths.along, poses, speeds, size, half))
 
 
 @njit(cache=True)
@@ -229,7 +229,7 @@ class IdmPlanner:
         length = max(8.0, 2.0 * scene.ego.speed)
         middle = np.zeros(len(frame.points))
         paths = build_paths(frame, [middle], [length], [0], self.config.lateral_acceleration, self.config.curve_braking)
-        table = lead_table(frame, paths, future, agents.size)
+        table = lead_table(frame, paths, scene.ego.speed, future, agents.size)
         one = np.zeros(1, np.int64)
         rollouts = roll_out(frame, paths, [table], scene.ego.speed, self.config, one, np.ones(1), one, np.zeros(1))
         poses = relative(scene.ego.pose_world, rollouts.poses_world[0, 1:])

@@ -42,6 +42,7 @@ class PdmConfig:
     cut_up_fee: float = 0.3  # score of a lane change that presses somebody behind
     brake_fee: float = 0.2  # score that a stop which heeds nothing must gain over driving with foresight
     jerk_fee: float = 0.002  # score per m/s^2 of the hardest braking
+    impact_fee: float = 0.01  # score per m/s at which the ego hits something
     soft_weight: float = 0.1  # of the score without its drivable-area factor, which leads a car that is off the road back to it
 
 
@@ -93,8 +94,7 @@ def _score(scene: Privileged, future: Forecast, proposals: Proposals) -> PdmScor
 def utility(scores: PdmScores, proposals: Proposals, frame: RouteFrame, config: PdmConfig) -> Array:
     """(N,) what the expert maximises: PDMS, less small fees that break near-ties.
 
-    Where every proposal scores 0 it falls back on what still differs: progress without the drivable-area factor, then how late and how slowly
-    the ego collides.
+    Where every proposal scores 0 it falls back on what still differs: progress without the drivable-area factor, then the speed of the impact.
     """
     progress = scores.progress_raw / max(float(scores.progress_raw.max()), 5.0)
     soft = scores.nc * (5.0 * progress + 5.0 * scores.ttc + 2.0 * scores.comfort) / 12.0
@@ -103,9 +103,9 @@ def utility(scores: PdmScores, proposals: Proposals, frame: RouteFrame, config: 
     braking = np.maximum(-np.diff(proposals.rollouts.speed, axis=1).min(axis=1) / STEP_S, 0.0)
     fee = 0.5 * config.offset_fee * (away + np.abs(proposals.target)) + changes * (config.change_fee + config.cut_up_fee * proposals.rollouts.pressed) + config.jerk_fee * braking
     fee = fee + config.brake_fee * (proposals.family == BRAKE)
-    late = np.minimum(scores.collision_time, 4.0) / 4.0
-    crash = 0.01 * (1.0 - late) + 0.001 * scores.states[:, :, 3].mean(axis=1)
-    return scores.score + config.soft_weight * soft - fee - np.where(scores.nc < 1.0, crash, 0.0)
+    hit = np.minimum(np.round(scores.collision_time / STEP_S), scores.states.shape[1] - 1).astype(int)
+    impact = scores.states[np.arange(len(hit)), hit, 3]
+    return scores.score + config.soft_weight * soft - np.where(scores.nc < 1.0, config.impact_fee * (1.0 + impact), fee)
 
 
 @njit(cache=True)

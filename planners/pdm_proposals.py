@@ -54,7 +54,7 @@ class Proposals:
 def propose(frame: RouteFrame, speed: float, future: Forecast, size: Array, config: ProposalConfig, idm: IdmConfig) -> Proposals:
     """All proposals of one scene; `speed` m/s of the ego, `future` of the agents with box `size` (A, 3)."""
     paths = build_paths(frame, *_targets(frame, speed, config), idm.lateral_acceleration, idm.curve_braking)
-    table = lead_table(frame, paths, future, size)
+    table = lead_table(frame, paths, speed, future, size)
     rows = []  # (path, fraction, family, brake)
     for p, side in enumerate(paths.side):
         fractions = config.change_fractions if side else config.fractions

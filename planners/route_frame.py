@@ -37,7 +37,7 @@ class RouteFrame:
     @property
     def s(self) -> Array:
         """(S,) m"""
-        return self.step * np.arange(len(self.points))
+        return np.asarray(self.step * np.arange(len(self.points)), np.float64)
 
 
 @dataclass(frozen=True)

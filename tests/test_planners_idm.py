@@ -18,7 +18,9 @@ def _speeds(poses: np.ndarray) -> np.ndarray:
 
 
 def _plan(one):
-    return IdmPlanner().plan_privileged([one])[0].trajectory.poses
+    trajectory = IdmPlanner().plan_privileged([one])[0].trajectory
+    assert trajectory is not None
+    return trajectory.poses
 
 
 def test_is_a_privileged_planner():
@@ -97,7 +99,7 @@ def _table(one):
     frame = route_frame(one, index)
     others, acceleration = present_agents(one, 100.0)
     paths = build_paths(frame, [np.zeros(len(frame.points))], [10.0], [0], 2.5, 1.2)
-    return frame, lead_table(frame, paths, forecast(others, acceleration, index, HORIZON + 1, 0.1), others.size)
+    return frame, lead_table(frame, paths, one.ego.speed, forecast(others, acceleration, index, HORIZON + 1, 0.1), others.size)
 
 
 def test_lead_table_measures_the_box_and_sees_a_crossing_car_only_while_it_crosses():

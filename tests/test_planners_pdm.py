@@ -34,8 +34,9 @@ def _drive(one: Privileged, seconds: float) -> np.ndarray:
     expert, state, states = PdmExpert(), state_array(one.ego), []
     for _ in range(int(seconds / 0.5)):
         ego = replace(one.ego, pose_world=state[:3], velocity_ego=state[3:5], acceleration_ego=state[5:7], steering_angle=state[7])
-        plan = expert.plan_privileged([replace(one, ego=ego)])[0]
-        states.append(simulate(state[None], targets_from_plan(plan.trajectory.poses[None], 0.1, state[:3], 20))[0, 1:6])
+        trajectory = expert.plan_privileged([replace(one, ego=ego)])[0].trajectory
+        assert trajectory is not None
+        states.append(simulate(state[None], targets_from_plan(trajectory.poses[None], 0.1, state[:3], 20))[0, 1:6])
         state = states[-1][-1]
     return np.concatenate(states)
 
@@ -123,6 +124,17 @@ def test_brakes_for_a_person_who_steps_onto_the_road():
     one = scene(straight(), 9.0, agents((28.0, -4.0, np.pi / 2, 1.2), kind=AgentType.PEDESTRIAN, steps=51))
     poses, text, _ = _plan(one)
     assert _truth(one, poses).nc[0] == 1.0 and "person" in text
+
+
+def test_brakes_as_hard_as_it_can_where_a_crash_cannot_be_avoided():
+    poses, text, decision = _plan(scene(straight(), 15.0, agents((18.0, 0.0, 0.0, 0.0))))
+    assert decision.cause is Cause.EMERGENCY and "brake hard" in text
+    assert _speeds(poses)[9] < 15.0 - 5.0
+
+
+def test_does_not_squeeze_past_a_car_at_speed():
+    one = scene(straight(two_lanes=True), 11.0, agents((35.0, 2.4, 0.0, 0.0), (-4.0, WIDTH, 0.0, 11.0)))
+    assert _plan(one)[2].cause is Cause.STOP_BEHIND
 
 
 def test_recovers_from_a_lateral_offset():
