@@ -27,6 +27,7 @@ TABLE_STRIDE = 2  # forecast steps between entries of a lead table
 BOUND_AHEAD = 0.5  # s ahead at which the speed bound of the road's shape is met
 CORRIDOR_MARGIN, MARGIN_S = 0.3, 0.025  # m, and m per m/s, left free on either side of the ego's body
 REAR_GAP, REAR_HEADWAY = 2.0, 0.4  # m and s that an agent behind is left at the least
+SQUEEZE_SPEED = 3.0  # m/s, below which a small gap is no danger
 FRONT = PACIFICA.front_length  # m, rear axle to front bumper
 REAR = PACIFICA.rear_length  # m, rear axle to rear bumper
 CENTER = PACIFICA.rear_to_center  # m
@@ -70,6 +71,7 @@ class Rollouts:
     lead_pull: Array  # (N,) m/s^2 of the strongest hold, 0 if none
     curve_bound: NDArray[np.bool_]  # (N,) the curve, not the limit, set the speed at some time
     pressed: NDArray[np.bool_]  # (N,) an agent comes too close from behind: after a lane change, one that was cut up
+    squeezed: NDArray[np.bool_]  # (N,) a moving ego would have to brake twice as hard as it does: it hits, or just misses, something
 
 
 def lead_table(frame: RouteFrame, paths: Paths, speed: float, future: Forecast, size: Array) -> LeadTable:
@@ -165,7 +167,7 @@ def _roll_out(
     count, samples, agents = len(path), points.shape[1], near.shape[2]
     poses, speeds = np.empty((count, HORIZON + 1, 3)), np.empty((count, HORIZON + 1))
     leads, pulls = np.full(count, -1), np.zeros(count)
-    curve, close = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+    curve, close, narrow = np.zeros(count, np.bool_), np.zeros(count, np.bool_), np.zeros(count, np.bool_)
     root = 2.0 * np.sqrt(accel * decel)
     for n in range(count):
         p, t = path[n], table[n]
@@ -188,6 +190,7 @@ def _roll_out(
                 wish = fraction[n] * limit[i]
                 lead, pull, pressed = _lead(near[t, p], far[t, p], pace[t, p], ignored, u, v, k // TABLE_STRIDE, gap0, headway, root)
                 close[n] |= pressed
+                narrow[n] |= v > SQUEEZE_SPEED and accel * pull > 2.0 * decel
                 if accel * pull > pulls[n]:
                     leads[n], pulls[n] = lead, accel * pull
                 a = accel * (1.0 - (v / max(wish, 0.1)) ** exponent - pull)
@@ -201,7 +204,7 @@ def _roll_out(
             following = max(v + a * 0.1, 0.0)
             u += 0.05 * (v + following)
             v = following
-    return poses, speeds, leads, pulls, curve, close
+    return poses, speeds, leads, pulls, curve, close, narrow
 
 
 class IdmPlanner:

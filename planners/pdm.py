@@ -40,6 +40,7 @@ class PdmConfig:
     offset_fee: float = 0.02  # score per metre from the route lane's centre, on the way and at the end
     change_fee: float = 0.02  # score that a path into another lane must gain
     cut_up_fee: float = 0.3  # score of a lane change that presses somebody behind
+    squeeze_fee: float = 0.3  # score of a motion that hits or just misses somebody in the forecast; above brake_fee
     brake_fee: float = 0.2  # score that a stop which heeds nothing must gain over driving with foresight
     jerk_fee: float = 0.002  # score per m/s^2 of the hardest braking
     impact_fee: float = 0.01  # score per m/s at which the ego hits something
@@ -102,7 +103,7 @@ def utility(scores: PdmScores, proposals: Proposals, frame: RouteFrame, config: 
     changes = (proposals.side != 0) & (np.abs(frame.ego_d - proposals.target) > 1.0)
     braking = np.maximum(-np.diff(proposals.rollouts.speed, axis=1).min(axis=1) / STEP_S, 0.0)
     fee = 0.5 * config.offset_fee * (away + np.abs(proposals.target)) + changes * (config.change_fee + config.cut_up_fee * proposals.rollouts.pressed) + config.jerk_fee * braking
-    fee = fee + config.brake_fee * (proposals.family == BRAKE)
+    fee = fee + config.brake_fee * (proposals.family == BRAKE) + config.squeeze_fee * proposals.rollouts.squeezed
     hit = np.minimum(np.round(scores.collision_time / STEP_S), scores.states.shape[1] - 1).astype(int)
     impact = scores.states[np.arange(len(hit)), hit, 3]
     return scores.score + config.soft_weight * soft - np.where(scores.nc < 1.0, config.impact_fee * (1.0 + impact), fee)
