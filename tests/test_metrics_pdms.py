@@ -5,6 +5,7 @@ The ego drives at 10 m/s; its front is 4.049 m ahead of the rear axle, its half 
 """
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def scene(*agents, speed=10.0, y=0.0, polygons=ROAD):
         np.zeros((0, 2)),
         [],
     )
-    reference = np.column_stack([0.1 * speed * np.arange(51), np.full(51, y), np.zeros(51)])
+    reference = np.array([0.0, y, 0.0]) + np.arange(51.0)[:, None] * np.array([0.1 * speed, 0.0, 0.0])
     return PdmScene(
         polygons=polygons,
         on_route=np.isin(polygons.tokens, ("right", "left")),
@@ -74,7 +75,7 @@ def keep(speed=10.0, final=None):
     return np.column_stack([x, np.zeros(40), np.zeros(40)])[None]
 
 
-def score(situation, plan=None, against="reference"):
+def score(situation, plan=None, against: Literal["reference", "group"] = "reference"):
     return score_pdms([situation], [keep() if plan is None else plan], 0.1, against)[0]
 
 
@@ -198,8 +199,8 @@ def test_time_to_collision_takes_agents_at_their_logged_pose():
     assert score(scene(leaves)).ttc == 1.0
 
 
-def test_side_contact_in_time_to_collision_needs_an_area_without_protection():
-    """At 1 m/s the projection reaches 2.4 m ahead of the rear axle while the agent is 2.1 m to the side: 42 degrees, not ahead."""
+def test_side_contact_counts_only_where_no_lane_protects():
+    """At 1 m/s the projection meets the agent 2.4 m ahead of the rear axle and 2.1 m to its side: 42 degrees, not ahead."""
 
     def beside(y):
         return agent(1.461, y + 3.0, vx=1.0, vy=-0.3)
@@ -280,33 +281,26 @@ def test_bad_calls_say_what_to_do():
 
 
 def scenario(dt=0.1, steps=60, present=5, valid=None):
-    """A logged drive at 10 m/s behind two agents: one at 12 m/s from 20 m on, one that `valid` (S,) says when it is seen."""
-    time = dt * (np.arange(steps) - present)
-    ego = EgoTrack(
-        np.column_stack([10 * time, 0 * time, 0 * time]),
-        np.tile([10.0, 0.0], (steps, 1)),
-        np.zeros((steps, 2)),
-        np.full(steps, 0.2),
-    )
-    poses = np.stack(
-        [np.column_stack([20 + 12 * time, 0 * time, 0 * time]), np.column_stack([60 + 8 * time, 3 + 0 * time, 0 * time])]
-    )
+    """A drive at 10 m/s behind an agent at 12 m/s, and one beside that is seen where `valid` (S,) says."""
+    time = dt * np.arange(-float(present), steps - present)
+    along = np.array([1.0, 0.0, 0.0])
+    ego = EgoTrack(10 * time[:, None] * along, np.tile([10.0, 0.0], (steps, 1)), np.zeros((steps, 2)), np.full(steps, 0.2))
+    poses = np.stack([20 * along + 12 * time[:, None] * along, np.array([60.0, 3.0, 0.0]) + 8 * time[:, None] * along])
     velocity = np.broadcast_to(np.array([[12.0, 0.0], [8.0, 0.0]])[:, None], (2, steps, 2))
     seen = np.ones((2, steps), bool)
     if valid is not None:
         seen[1] = valid
     tracks = Tracks(("a", "b"), np.array([0, 0]), np.array([[4.0, 2.0, 1.5]] * 2), poses, velocity, seen)
     far = ("far", Layer.LANE, band(-2.0, 2.0) + 1000.0)
-    road = RoadMap(
-        "road", {}, Polygons.from_rings([*((ROAD.tokens[i], Layer(int(ROAD.layers[i])), ROAD.ring(i)) for i in range(4)), far])
-    )
+    rings = [(ROAD.tokens[i], Layer(int(ROAD.layers[i])), ROAD.ring(i)) for i in range(4)]
+    road = RoadMap("road", {}, Polygons.from_rings([*rings, far]))
 
     class NoImages:
         def image(self, camera, step):
             raise AssertionError("the score reads no images")
 
     return Scenario(
-        "s1", "embedded", "test", "log", "follow", dt, present, road, ("right",), np.array([[-50.0, 0.0, 0.0], [200.0, 0.0, 0.0]]),
+        "s1", "embedded", "test", "log", "follow", dt, present, road, ("right",), band(0.0, 0.0)[:2],
         Command.LANEFOLLOW, ego, tracks, (), NoImages(), (0,),
     )  # fmt: skip
 
@@ -317,6 +311,7 @@ def test_scenario_becomes_a_scene_from_its_present_on():
     assert got.on_route.tolist() == [True, False, False, False]
     np.testing.assert_array_equal(got.initial, [0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0])
     np.testing.assert_allclose(got.agent_pose[0, [0, 50], 0], [20.0, 80.0])
+    assert got.reference_poses is not None
     np.testing.assert_allclose(got.reference_poses[[0, 40], 0], [0.0, 40.0], atol=1e-9)
     assert PdmsMetric(0.1).score(scenario(), keep()) == pytest.approx(1.0)
 

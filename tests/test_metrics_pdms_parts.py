@@ -58,16 +58,19 @@ def test_filters_equal_scipy_with_its_edges_and_even_windows():
     ax, ay, heading = rng.normal(0.0, 1.0, (3, 41))
     got = comfort_signals(states(ax, ay, heading))[0]
 
+    def smooth(values, window, order, derivative=0):
+        return np.asarray(savgol_filter(values, window, order, deriv=derivative, delta=0.1), float)
+
     def jerk(acceleration):
-        return savgol_filter(np.round(savgol_filter(acceleration, 8, 2), 8), 41, 2, deriv=1, delta=0.1)
+        return smooth(np.round(smooth(acceleration, 8, 2), 8), 41, 2, 1)
 
     want = [
-        savgol_filter(ax, 41, 2),
-        savgol_filter(ay, 41, 2),
+        smooth(ax, 41, 2),
+        smooth(ay, 41, 2),
         jerk(np.hypot(ax, ay)),
         jerk(ax),
-        savgol_filter(np.unwrap(heading), 5, 3, deriv=2, delta=0.1),
-        savgol_filter(np.unwrap(heading), 5, 2, deriv=1, delta=0.1),
+        smooth(np.unwrap(heading), 5, 3, 2),
+        smooth(np.unwrap(heading), 5, 2, 1),
     ]
     np.testing.assert_allclose(got, np.stack(want), atol=1.1e-8)
 

@@ -1,7 +1,7 @@
 """Open-loop displacement: ADE, FDE, their best-of-k forms, miss rate and heading error.
 
-Metres and radians, over all samples of the plan; batched over any leading axes. These measure likeness to a log, not driving: a table
-that uses them should say so. Definitions follow Argoverse 2 motion forecasting (av2 0.3.6, metrics.py) where it has one.
+Metres and radians, over all samples of the plan; batched over any leading axes. These measure likeness to a log, not driving: a
+table that uses them should say so. Definitions follow Argoverse 2 motion forecasting (av2 0.3.6, metrics.py) where it has one.
 """
 
 import numpy as np
@@ -47,8 +47,8 @@ def _best(values: Array, k: int) -> Array:
 def min_ade(poses: Array, truth: Array, k: int) -> Array:
     """Least ADE (...) in m among the first k of K candidates (..., K, T, 2+), truth (..., T, 2+).
 
-    Some Argoverse tables take the ADE of the candidate with the least FDE instead: say which. Candidates count in the order given, so
-    sort by probability first where there is one.
+    Some Argoverse tables take the ADE of the candidate with the least FDE instead: say which. Candidates count in the order
+    given, so sort by probability first where there is one.
     """
     return _best(ade(poses, np.asarray(truth)[..., None, :, :]), k)
 
@@ -59,9 +59,9 @@ def min_fde(poses: Array, truth: Array, k: int) -> Array:
 
 
 def missed(poses: Array, truth: Array, k: int, threshold: float = MISS_THRESHOLD) -> NDArray[np.bool_]:
-    """Whether none of the first k of K candidates (..., K, T, 2+) ends within `threshold` m of the truth; the mean is the miss rate.
+    """Whether (...) none of the first k of K candidates (..., K, T, 2+) ends within `threshold` m of the truth (..., T, 2+).
 
-    Shape (...); exactly at the threshold is no miss.
+    The mean is the miss rate; exactly at the threshold is no miss.
     """
     return min_fde(poses, truth, k) > threshold
 
