@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
+from harness import Row
 
 from drive.core.errors import DataError
+from drive.core.roadmap import RoadMap
 from drive.core.types import AgentType, EgoTrack, Privileged, Tracks
 from drive.metrics.pdms import score_pdms
 from drive.metrics.pdms_scene import PdmScene
@@ -69,49 +71,56 @@ def time_per_plan(scene: Privileged, count: int = 20, repeats: int = 30) -> tupl
     return float(np.median(took)), float(np.percentile(took, 90))
 
 
-def main() -> None:
-    """Drive, score and print one line per kind of scenario."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--towns", nargs="*", default=town_names())
-    parser.add_argument("--kinds", nargs="*")
-    parser.add_argument("--show", action="store_true", help="print the drives that ended in an event")
-    args = parser.parse_args()
-    planner, total, timing = PdmExpert(), defaultdict(Counter), None
-    scores, travelled = defaultdict(list), defaultdict(list)
-    maps = {town: load_town(town) for town in args.towns}
-    for seed in range(args.seeds):
-        for kind in sorted({k for m in maps.values() for k in possible_kinds(m)} if args.kinds is None else args.kinds):
-            able = [t for t in args.towns if kind in possible_kinds(maps[t])]
-            town = able[seed % len(able)]
-            try:
-                world = World(maps[town], town, kind, seed)
-            except DataError:
-                total[kind]["no place"] += 1
-                continue
-            plans = drive(world, planner, args.seconds)
-            ego, tracks = world.ego_track(), world.tracks()
-            timing = timing or time_per_plan(plans[0][1])
-            total[kind]["drives"] += 1
-            total[kind].update(text.split()[0] for _, text in world.events)
-            travelled[kind].append(float(np.hypot(*np.diff(ego.poses_world[:, :2], axis=0).T).sum()) / max(world.step * 0.1, 0.1))
-            found = [logged_score(scene, poses, ego, tracks, step) for step, scene, poses, _ in plans[::2]]
-            scores[kind] += [s for s in found if s is not None]
-            if args.show and any(not text.startswith("route_end") for _, text in world.events):
-                print(town, kind, seed, world.events, "|", plans[-1][3])
-    print(f"ms per plan with 20 agents: median {timing[0]:.1f}, 90th percentile {timing[1]:.1f}" if timing else "no drive")
-    for kind, counts in total.items():
-        print(f"{kind:20s} {dict(counts)}  {np.mean(travelled[kind]):.1f} m/s  {_line(scores[kind])}")
-    everything = [s for part in scores.values() for s in part]
-    print(f"all: {_line(everything)}")
+def drive_and_score(maps: dict[str, RoadMap], kind: str, seeds: int, seconds: float, show: bool) -> tuple[Counter, list[np.ndarray]]:
+    """(events, scores of plans) of one drive per seed, in turn in the towns that have a place for `kind`."""
+    planner, events, scores = PdmExpert(), Counter(), []
+    able = [town for town, road_map in maps.items() if kind in possible_kinds(road_map)]
+    for seed in range(seeds):
+        town = able[seed % len(able)]
+        try:
+            world = World(maps[town], town, kind, seed)
+        except DataError:
+            events["no place"] += 1
+            continue
+        plans = drive(world, planner, seconds)
+        ego, tracks = world.ego_track(), world.tracks()
+        events.update(["drives", *(text.split()[0] for _, text in world.events)])
+        found = [logged_score(scene, poses, ego, tracks, step) for step, scene, poses, _ in plans[::2]]
+        scores += [s for s in found if s is not None]
+        if show and any(not text.startswith("route_end") for _, text in world.events):
+            print(town, kind, seed, world.events, "|", plans[-1][3])
+    return events, scores
 
 
-def _line(scores: list[np.ndarray]) -> str:
-    names = ("PDMS", "NC", "DAC", "EP", "TTC", "C")
-    means = 100.0 * np.mean(scores, axis=0) if scores else np.full(len(names), np.nan)
-    return "  ".join(f"{name} {value:.1f}" for name, value in zip(names, means)) + f"  over {len(scores)} plans"
+def measure(seeds: int = 5, seconds: float = 15.0, kinds: list[str] | None = None, show: bool = False) -> list[Row]:
+    """Milliseconds per plan, then per kind of scenario the mean PDMS of its plans and what befell the drives."""
+    maps = {town: load_town(town) for town in town_names()}
+    first = next(iter(maps))
+    median, slow = time_per_plan(World(maps[first], first, "free", 0).privileged())
+    rows = [Row("plan with 20 agents", median, "ms", f"90th percentile {slow:.1f} ms")]
+    everything: list[np.ndarray] = []
+    for kind in kinds or sorted({k for road_map in maps.values() for k in possible_kinds(road_map)}):
+        events, scores = drive_and_score(maps, kind, seeds, seconds, show)
+        everything += scores
+        rows.append(Row(f"PDMS {kind}", _mean(scores)[0], "1/100", f"{dict(events)}  {_parts(scores)}"))
+    rows.append(Row("PDMS of all plans", _mean(everything)[0], "1/100", _parts(everything)))
+    return rows
+
+
+def _mean(scores: list[np.ndarray]) -> np.ndarray:
+    return 100.0 * np.mean(scores, axis=0) if scores else np.full(6, np.nan)
+
+
+def _parts(scores: list[np.ndarray]) -> str:
+    return "  ".join(f"{n} {v:.1f}" for n, v in zip(("NC", "DAC", "EP", "TTC", "C"), _mean(scores)[1:])) + f"  over {len(scores)} plans"
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--kinds", nargs="*")
+    parser.add_argument("--show", action="store_true", help="print the drives that ended in an event")
+    options = parser.parse_args()
+    for row in measure(options.seeds, options.seconds, options.kinds, options.show):
+        print(f"{row.what:26s} {row.value:6.1f} {row.unit:6s} {row.note}")
