@@ -1,0 +1,169 @@
+"""Tables of pdms_v1_1 and the files that keep its results: results.json (every row) and table.md."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import drive
+from drive.benchmarks.pdms import NAME, PARTS, PdmsResult, SceneRow
+from drive.core.errors import DataError
+from drive.core.files import atomic_write_text
+from drive.core.types import PlanStatus
+
+RESULTS, TABLE = "results.json", "table.md"
+FORMAT = 1
+SHOWN_PARTS = ("nc", "dac", "ttc", "comfort", "ep")  # what the score is made of; ddc has weight 0 in this version
+COLUMNS = ("planner", f"{NAME} [95 %]", *SHOWN_PARTS, "coverage", "scenes", "p50 ms", "p95 ms", "think", "tokens")
+
+
+def coverage_text(result: PdmsResult) -> str:
+    """ "100 %", or "PARTIAL 97.3 %", rounded down so that a missing scene never reads as 100."""
+    if result.coverage >= 1.0:
+        return "100 %"
+    return f"PARTIAL {math.floor(result.coverage * 1000.0 + 1e-9) / 10.0:.1f} %"
+
+
+def heading(title: str) -> str:
+    """The line over a table: benchmark with its version, the toolkit's version, the data."""
+    return f"{NAME} (0-100, mean over scenes), drive {drive.__version__}: {title}"
+
+
+def table_cells(results: Sequence[PdmsResult]) -> list[list[str]]:
+    """One row of text per result, in the order of COLUMNS. Scores and parts are 0-100; planners that do not speak show "-" for thought."""
+    return [_cells(result) for result in results]
+
+
+def _cells(result: PdmsResult) -> list[str]:
+    low, high = result.interval()
+    speaks = any(row.mode for row in result.rows)
+    return [
+        result.planner,
+        f"{100 * result.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+        *(f"{100 * result.mean(name):.1f}" for name in SHOWN_PARTS),
+        coverage_text(result),
+        str(result.expected),
+        f"{1e3 * result.latency(50):.1f}",
+        f"{1e3 * result.latency(95):.1f}",
+        f"{100 * result.think_rate:.0f} %" if speaks else "-",
+        f"{result.mean_tokens:.1f}" if speaks else "-",
+    ]
+
+
+def notes(results: Sequence[PdmsResult]) -> list[str]:
+    """One sentence for each result that does not cover its set: how many scenes are missing, and why."""
+    said = []
+    for result in results:
+        scored = sum(row.status is PlanStatus.OK for row in result.rows)
+        if scored == result.expected:
+            continue
+        why = {status.value: sum(row.status is status for row in result.rows) for status in (PlanStatus.UNDECODABLE, PlanStatus.FAILED)}
+        why["not read"] = result.expected - len(result.rows)
+        reasons = ", ".join(f"{count} {name}" for name, count in why.items() if count)
+        said.append(f"PARTIAL: {result.planner} has {scored} of {result.expected} scenes scored ({reasons}); the others count 0 in its means.")
+    return said
+
+
+def pdms_table(results: Sequence[PdmsResult], title: str) -> str:
+    """An aligned text table of results on one set, below a line that names the benchmark and `title`."""
+    rows = [list(COLUMNS), *table_cells(results)]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(COLUMNS))]
+    lines = ["  ".join(cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths))) for row in rows]
+    rule = "  ".join("-" * w for w in widths)
+    return "\n".join([heading(title), "", lines[0], rule, *lines[1:], *notes(results)])
+
+
+def markdown_table(results: Sequence[PdmsResult], title: str) -> str:
+    """The same as a GitHub table."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in [list(COLUMNS), *table_cells(results)]]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    rule = f"| --- |{' ---: |' * (len(COLUMNS) - 1)}"
+    return "\n".join([f"**{heading(title)}**", "", lines[0], rule, *lines[1:], *(f"\n{note}" for note in notes(results))]) + "\n"
+
+
+@dataclass(frozen=True)
+class StoredResults:
+    """What `write_results` wrote."""
+
+    results: list[PdmsResult]
+    config: dict[str, Any]
+    fingerprint: str  # of the data
+    version: str  # of drive
+
+
+def write_results(folder: Path, results: Sequence[PdmsResult], config: Mapping[str, Any], fingerprint: str) -> None:
+    """Write results.json and table.md into `folder`, each whole or not at all.
+
+    config: plain values of what was run; fingerprint: of the data. Raises DriveError on a full disk.
+    """
+    content = {
+        "format": FORMAT,
+        "benchmark": NAME,
+        "drive": drive.__version__,
+        "fingerprint": fingerprint,
+        "config": dict(config),
+        "results": [_result_to_json(result) for result in results],
+    }
+    atomic_write_text(Path(folder) / RESULTS, json.dumps(content, indent=1) + "\n")
+    dataset = config.get("dataset")
+    words = [dataset.get("name", "") if isinstance(dataset, Mapping) else "", str(config.get("split", "")), f"data {fingerprint}"]
+    atomic_write_text(Path(folder) / TABLE, markdown_table(results, " ".join(word for word in words if word)))
+
+
+def read_results(folder: Path) -> StoredResults:
+    """Read results.json back. Raises DataError where it is missing, no JSON, or of another benchmark or format."""
+    path = Path(folder) / RESULTS
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if (content["format"], content["benchmark"]) != (FORMAT, NAME):
+            raise DataError(f"{path} holds {content['benchmark']} in format {content['format']}; this drive reads {NAME} in format {FORMAT}")
+        results = [_result_from_json(item) for item in content["results"]]
+        return StoredResults(results, content["config"], content["fingerprint"], content["drive"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({error!r}): write it again with drive eval out={folder}") from error
+
+
+def summary(result: PdmsResult) -> dict[str, Any]:
+    """The headline numbers of one result; scores 0-1, seconds."""
+    return {
+        "score": result.mean(),
+        "score_interval": list(result.interval()),
+        **{name: result.mean(name) for name in PARTS},
+        "coverage": result.coverage,
+        "scenes": result.expected,
+        "latency_p50_s": result.latency(50),
+        "latency_p95_s": result.latency(95),
+        "think_rate": result.think_rate,
+        "tokens": result.mean_tokens,
+    }
+
+
+def _result_to_json(result: PdmsResult) -> dict[str, Any]:
+    return {
+        "planner": result.planner,
+        "summary": summary(result),
+        "expected": result.expected,
+        "faults": list(result.faults),
+        "rows": [_row_to_json(row) for row in result.rows],
+    }
+
+
+def _row_to_json(row: SceneRow) -> dict[str, Any]:
+    poses = None if row.poses_ego is None else np.asarray(row.poses_ego, float).tolist()
+    return {**vars(row), "status": row.status.value, "poses_ego": poses}
+
+
+def _result_from_json(item: Mapping[str, Any]) -> PdmsResult:
+    rows = [_row_from_json(row) for row in item["rows"]]
+    return PdmsResult(item["planner"], rows, item["expected"], list(item["faults"]))
+
+
+def _row_from_json(row: Mapping[str, Any]) -> SceneRow:
+    poses = None if row["poses_ego"] is None else np.array(row["poses_ego"], float).reshape(-1, 3)
+    return SceneRow(**{**row, "status": PlanStatus(row["status"]), "poses_ego": poses})
