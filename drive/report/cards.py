@@ -9,6 +9,8 @@ import yaml
 
 import drive
 
+LIMITS = "For research in simulation and on logged data. It must not control a vehicle on a public road."
+
 
 def model_card(
     name: str,
@@ -31,18 +33,20 @@ def model_card(
         "pipeline_tag": "robotics",
         "tags": ["autonomous-driving", "vision-language-action", "trajectory-planning"],
     }
-    rows = [f"| {_cell(key)} | {value:.4g} |" if isinstance(value, float) else f"| {_cell(key)} | {_cell(value)} |" for key, value in metrics.items()]
+    rows = [f"| {_cell(key)} | {_cell(value)} |" for key, value in metrics.items()]
     table = ["| metric | value |", "| --- | ---: |", *rows] if rows else ["None was measured."]
+    made = f"With drive {drive.__version__}, on data with fingerprint `{data_fingerprint}`:\n\n```sh\n{command.strip()}\n```"
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name}\n\n{what.strip()}",
         "## Results\n\n" + "\n".join(table),
-        f"## How it was made\n\nWith drive {drive.__version__}, on data with fingerprint `{data_fingerprint}`:\n\n```sh\n{command.strip()}\n```",
+        f"## How it was made\n\n{made}",
         f"## Settings\n\n```yaml\n{yaml.safe_dump(dict(policy_config), sort_keys=False)}```",
-        "## Limits\n\n" + (limits.strip() or "For research in simulation and on logged data. It must not control a vehicle on a public road."),
+        "## Limits\n\n" + (limits.strip() or LIMITS),
         f"## Licence\n\n{licence}",
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -58,7 +58,8 @@ def drive_picture(drive: Drive, step: int) -> RGB:
     rollout, pose = drive.rollout, drive.rollout.ego.poses_world[step]
     scene: ScenePainter = painter(drive.road_map, True)
     seen = rollout.agents.valid[:, step]
-    now = Instant(pose, rollout.agents.poses_world[seen, step], rollout.agents.size[seen], rollout.agents.types[seen], drive.route_path)
+    agents = rollout.agents.poses_world[seen, step], rollout.agents.size[seen], rollout.agents.types[seen]
+    now = Instant(pose, *agents, drive.route_path)
     at = max((k for k, (start, _) in enumerate(rollout.plans) if start <= step), default=None)
     ribbons = [] if at is None else _ribbons(drive, at, pose)
     front = scene.camera(Camera.front(VIEW, VIEW), now, ribbons)

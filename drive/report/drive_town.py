@@ -28,8 +28,8 @@ TIME_IS_UP = "TIME IS UP"
 def closed_loop(planner: Planner | PrivilegedPlanner, town: str, kind: str, seed: int, seconds: float) -> Drive:
     """Let `planner` drive a shipped town for `seconds` s, with a new plan every 0.5 s, or until something happens.
 
-    The status is UNDECODABLE or PLANNER_FAILED where there was no plan to drive, TIMED_OUT where the car got stuck, COMPLETED otherwise: the
-    events say whether it hit something or left the road. Raises DataError where the town has no place for `kind`.
+    The status is UNDECODABLE or PLANNER_FAILED where there was no plan to drive, TIMED_OUT where the car got stuck, COMPLETED
+    otherwise: the events say whether it hit something or left the road. Raises DataError where the town has no place for `kind`.
     """
     world = World(load_town(town), town, kind, seed)
     world.coast(RUN_UP)
@@ -78,7 +78,12 @@ def drive_town(
 
 
 def make_video(
-    planner: Planner | PrivilegedPlanner, path: Path | str, town: str = "test_c", kind: str = "free", seed: int = 0, seconds: float = 20.0
+    planner: Planner | PrivilegedPlanner,
+    path: Path | str,
+    town: str = "test_c",
+    kind: str = "free",
+    seed: int = 0,
+    seconds: float = 20.0,
 ) -> Path:
     """Drive, write an mp4 to `path` and, with the suffix .png beside it, the moment with most to see; the mp4's path."""
     path, drive = Path(path), closed_loop(planner, town, kind, seed, seconds)

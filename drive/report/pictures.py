@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.interpolate import CubicHermiteSpline
 
-from drive.core.geometry import relative
+from drive.core.geometry import arc_length, box_corners, relative
 from drive.core.roadmap import RoadMap
 from drive.core.types import Array, Camera, Scenario
 from drive.simulators.birdseye import BirdsEye
@@ -28,7 +28,7 @@ RIBBON_WIDTH = 1.0  # m
 BAND, BAR = 130, 242  # opacity, of 255
 NEAR = 0.5  # m in front of the camera from which a ribbon is drawn
 EGO_AT = 0.72  # share of the bird's-eye panel's height at which the ego stands
-ROUTE_REACH = 150.0  # m around the ego in which the route is drawn
+ROUTE_BEHIND, ROUTE_AHEAD = 30.0, 130.0  # m of route drawn
 
 
 @lru_cache(maxsize=16)
@@ -46,7 +46,7 @@ class Instant:
     agents_pose: Array  # (A, 3) box centres
     agents_size: Array  # (A, 3) length, width, height in m
     agents_type: NDArray[np.int64]  # (A,) AgentType
-    route_path: Array  # (N, 2+)
+    route_path: Array  # (N, 3)
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class ScenePainter:
         """(size, size, 3) of a square of `metres`, heading up, with the ego below its middle."""
         reach = 2.0 * EGO_AT  # the raster has the ego in its middle: make it larger and cut the panel out
         square = 2 * round(size * reach / 2)
-        near = np.hypot(*(now.route_path[:, :2] - now.ego_pose[:2]).T) < ROUTE_REACH
-        route = now.route_path[near] if near.sum() > 1 else None
-        picture = self._above.raster(now.ego_pose, now.agents_pose, now.agents_size, now.agents_type, square, metres * square / size, route)
+        route = route_ahead(now.route_path, now.ego_pose)
+        agents = now.agents_pose, now.agents_size, now.agents_type
+        picture = self._above.raster(now.ego_pose, *agents, square, metres * square / size, route)
         left = (square - size) // 2
         scale, centre = size / metres, np.array([size / 2.0, square / 2.0])
         panel = picture[:size, left : left + size]
@@ -116,7 +116,19 @@ def smooth_path(poses_ego: Array, pieces: int = 10) -> Array:
     return np.column_stack([CubicHermiteSpline(at, poses[:, :2], slope)(fine), np.interp(fine, at, heading)])
 
 
-Projection = Callable[[Array], tuple[Array, NDArray[np.bool_]]]  # points (N, 2) ego frame to pixels (N, 2) x, y, and which are in view
+def route_ahead(path: Array, pose: Array) -> Array | None:
+    """The piece of `path` (N, 3) about `pose` (3,), both world, without later returns to the place; None where it is too short."""
+    if len(path) < 2:
+        return None
+    here = relative(pose, path)
+    s = arc_length(path)
+    s = s - s[np.argmin(np.hypot(here[:, 0], here[:, 1]) + 5.0 * np.abs(here[:, 2]))]
+    near = (s > -ROUTE_BEHIND) & (s < ROUTE_AHEAD)
+    return path[near] if near.sum() > 1 else None
+
+
+# points (N, 2) ego frame to pixels (N, 2) x, y, and which are in view
+Projection = Callable[[Array], tuple[Array, NDArray[np.bool_]]]
 
 
 def _drawn(rgb: RGB, project: Projection, plan: Ribbon) -> RGB:
@@ -134,8 +146,7 @@ def _drawn(rgb: RGB, project: Projection, plan: Ribbon) -> RGB:
         _fill(draw, np.vstack([left[seen], right[seen][::-1]]), BAND if plan.bars else BAR)
     every = max(len(poses) // 10, 1)
     for pose in poses[every - 1 :: every] if plan.bars else ():
-        ends = [_beside(pose[None] + _along(pose, d), side * 0.7 * width) for d, side in ((-0.15, 1), (-0.15, -1), (0.15, -1), (0.15, 1))]
-        pixels, ahead = project(np.vstack(ends))
+        pixels, ahead = project(box_corners(pose, 0.3, 1.4 * width))
         if ahead.all():
             _fill(draw, pixels, BAR)
     return _blend(rgb, np.asarray(mask.reduce(2), np.float32)[..., None] / 255.0, plan.colour)
@@ -149,10 +160,6 @@ def _blend(rgb: RGB, weight: NDArray[np.float32], colour: Colour) -> RGB:
         part = slice(rows[0], rows[-1] + 1)
         out[part] = np.round(rgb[part] * (1.0 - weight[part]) + np.array(colour, np.float32) * weight[part])
     return out
-
-
-def _along(pose: Array, metres: float) -> Array:
-    return metres * np.array([np.cos(pose[2]), np.sin(pose[2]), 0.0])
 
 
 def _beside(poses: Array, left: float) -> Array:
@@ -185,7 +192,8 @@ def wrap(text: str, face: ImageFont.FreeTypeFont, width: int, lines: int) -> lis
 def resized_camera(camera: Camera, width: int) -> Camera:
     """The same camera with `width` pixels across."""
     scale = width / camera.width
-    return Camera(camera.name, width, round(camera.height * scale), np.diag([scale, scale, 1.0]) @ camera.intrinsics, camera.ego_from_camera)
+    intrinsics = np.diag([scale, scale, 1.0]) @ camera.intrinsics
+    return Camera(camera.name, width, round(camera.height * scale), intrinsics, camera.ego_from_camera)
 
 
 @lru_cache(maxsize=2)
@@ -198,11 +206,12 @@ def instant(scenario: Scenario) -> Instant:
     """The present of a scenario."""
     now, agents = scenario.present, scenario.agents
     seen = agents.valid[:, now]
-    return Instant(scenario.ego.poses_world[now], agents.poses_world[seen, now], agents.size[seen], agents.types[seen], scenario.centerline_world)
+    visible = agents.poses_world[seen, now], agents.size[seen], agents.types[seen]
+    return Instant(scenario.ego.poses_world[now], *visible, scenario.centerline_world)
 
 
 def teacher_poses(scenario: Scenario) -> Array | None:
-    """(T, 3) what the plan is compared with: the teacher's plan, else the 5 s reference, ego frame; None where there is neither."""
+    """(T, 3) what the plan is compared with: the teacher's plan, else the 5 s reference, ego frame; None without both."""
     if scenario.teacher is not None:
         return scenario.teacher.poses
     if scenario.reference_world is not None:
@@ -211,7 +220,7 @@ def teacher_poses(scenario: Scenario) -> Array | None:
 
 
 def plan_picture(scenario: Scenario, poses_ego: Array | None, title: str, lines: Sequence[str] = (), size: int = 448) -> RGB:
-    """Camera and bird's-eye view of a scenario's present, (size + caption, 2 * size, 3), with a plan (T, 3), ego frame, or none.
+    """Camera and bird's-eye view of a scenario's present, (size + caption, 2 * size, 3), with a plan (T, 3), ego frame, if any.
 
     The camera is drawn anew from the vector scene; where the map has no lanes, the stored frame is enlarged.
     """

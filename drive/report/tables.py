@@ -36,7 +36,7 @@ def heading(title: str) -> str:
 
 
 def table_cells(results: Sequence[PdmsResult]) -> list[list[str]]:
-    """One row of text per result, in the order of COLUMNS. Scores and parts are 0-100; planners that do not speak show "-" for thought."""
+    """One row of text per result, in the order of COLUMNS; scores and parts 0-100, "-" for thought of planners without words."""
     return [_cells(result) for result in results]
 
 
@@ -63,10 +63,11 @@ def notes(results: Sequence[PdmsResult]) -> list[str]:
         scored = sum(row.status is PlanStatus.OK for row in result.rows)
         if scored == result.expected:
             continue
-        why = {status.value: sum(row.status is status for row in result.rows) for status in (PlanStatus.UNDECODABLE, PlanStatus.FAILED)}
+        why = {s.value: sum(row.status is s for row in result.rows) for s in (PlanStatus.UNDECODABLE, PlanStatus.FAILED)}
         why["not read"] = result.expected - len(result.rows)
         reasons = ", ".join(f"{count} {name}" for name, count in why.items() if count)
-        said.append(f"PARTIAL: {result.planner} has {scored} of {result.expected} scenes scored ({reasons}); the others count 0 in its means.")
+        scored_of = f"{scored} of {result.expected} scenes scored ({reasons})"
+        said.append(f"PARTIAL: {result.planner} has {scored_of}; the others count 0 in its means.")
     return said
 
 
@@ -74,7 +75,7 @@ def pdms_table(results: Sequence[PdmsResult], title: str) -> str:
     """An aligned text table of results on one set, below a line that names the benchmark and `title`."""
     rows = [list(COLUMNS), *table_cells(results)]
     widths = [max(len(row[k]) for row in rows) for k in range(len(COLUMNS))]
-    lines = ["  ".join(cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths))) for row in rows]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]) for row in rows]
     rule = "  ".join("-" * w for w in widths)
     return "\n".join([heading(title), "", lines[0], rule, *lines[1:], *notes(results)])
 
@@ -122,7 +123,8 @@ def read_results(folder: Path) -> StoredResults:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if (content["format"], content["benchmark"]) != (FORMAT, NAME):
-            raise DataError(f"{path} holds {content['benchmark']} in format {content['format']}; this drive reads {NAME} in format {FORMAT}")
+            found = f"{content['benchmark']} in format {content['format']}"
+            raise DataError(f"{path} holds {found}; this drive reads {NAME} in format {FORMAT}: evaluate again")
         results = [_result_from_json(item) for item in content["results"]]
         return StoredResults(results, content["config"], content["fingerprint"], content["drive"])
     except (OSError, ValueError, KeyError, TypeError) as error:

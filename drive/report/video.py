@@ -22,7 +22,7 @@ ENCODERS = {"libx264": {"crf": "20", "preset": "veryfast"}, "libopenh264": {}, "
 def write_mp4(frames: Iterable[NDArray[np.uint8]], path: Path | str, fps: float) -> Path:
     """Encode `frames`, each RGB (H, W, 3) uint8 of one size, at `fps` frames/s; an odd last row or column is dropped.
 
-    The file appears whole or not at all. Raises DataError where there is no frame or their sizes differ, DriveError on a full disk.
+    The file appears whole or not at all. Raises DataError where there is no frame or sizes differ, DriveError on a full disk.
     """
     path, remaining = Path(path), iter(frames)
     first = next(remaining, None)

@@ -1,0 +1,145 @@
+"""report.html: a run in one file that needs no network, no script and no file beside it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+from drive.benchmarks.pdms import PdmsResult
+from drive.core.files import atomic_write_text
+from drive.core.runs import RunFolder
+from drive.core.types import Scenario
+from drive.report.plans import extremes, parts_text, store_evaluation, stored_picture
+from drive.report.plots import chart, metric_groups, metric_series, number
+from drive.report.tables import COLUMNS, RESULTS, StoredResults, heading, notes, read_results, table_cells
+
+REPORT = "report.html"
+PAGE = Path(__file__).with_name("page.html")
+
+
+def write_report(run: RunFolder, result: PdmsResult | None = None, scenarios: Sequence[Scenario] | None = None) -> Path:
+    """Write or refresh report.html in the run folder; its path.
+
+    A `result` is first stored in the folder (results.json, table.md) and, with the `scenarios` of its rows, its best and worst
+    plans are drawn (plans/). Without one, what the folder already holds is shown. Raises DataError on a damaged run folder.
+    """
+    if result is not None:
+        store_evaluation(run, result, scenarios)
+    stored = read_results(run.path) if (run.path / RESULTS).is_file() else None
+    lines = run.metrics()
+    sections = [_head(run, lines), _evaluation(run, stored), _curves(lines), _last_values(lines), _settings(run)]
+    template, title = Template(PAGE.read_text(encoding="utf-8")), escape(f"{run.stage} · {run.path.name}")
+    page = template.substitute(title=title, body="\n".join(sections))
+    return atomic_write_text(run.path / REPORT, page)
+
+
+def _head(run: RunFolder, lines: Sequence[dict[str, Any]]) -> str:
+    """What was run, when, with what, on what."""
+    status, git = run.status, _json(run, "git.json")
+    versions, data = _json(run, "versions.json"), _json(run, "data.json")
+    commit = f"{git['commit'][:12]}{', with uncommitted changes' if git['dirty'] else ''}" if git else "not from a checkout"
+    facts = {
+        "started": _clock(status["started"]),
+        "finished": _clock(status["finished"]) if status["finished"] else "not yet, or killed",
+        "steps logged": str(lines[-1]["step"]) if lines else "none",
+        "git": commit,
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "data": ", ".join(f"{name} {digest}" for name, digest in data.items()) or "no fingerprint recorded",
+    }
+    rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items())
+    command = (run.path / "command.txt").read_text(encoding="utf-8").strip()
+    title = f'<h1>{escape(run.stage)}<span class="state">{escape(status["state"])}</span></h1>'
+    return f'<header>{title}<div class="under">{escape(run.path.name)}</div><pre>{escape(command)}</pre><dl>{rows}</dl></header>'
+
+
+def _evaluation(run: RunFolder, stored: StoredResults | None) -> str:
+    """The metric table, scores by kind of scene, best and worst plans of the first planner; empty where nothing was evaluated."""
+    if stored is None:
+        return ""
+    shown = "".join(f"<tr>{''.join(_table_cell(cell) for cell in row)}</tr>" for row in table_cells(stored.results))
+    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    parts = [
+        f"<h2>Evaluation</h2><p class='under'>{escape(heading(f'data {stored.fingerprint}'))}</p>",
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{shown}</tbody></table></div>',
+        *(f'<p class="alarm">{escape(note)}</p>' for note in notes(stored.results)),
+        *(f'<p class="note">not read: {escape(fault)}</p>' for result in stored.results for fault in result.faults),
+    ]
+    first = next((result for result in stored.results if result.rows), None)
+    if first is None:
+        return "".join(parts)
+    best, worst = extremes(first.rows)
+    parts += [_by_kind(first), _plans(run, first, "Best plans", best), _plans(run, first, "Worst plans", worst)]
+    return f"<section>{''.join(parts)}</section>"
+
+
+def _table_cell(text: str) -> str:
+    return f'<td class="alarm">{escape(text)}</td>' if text.startswith("PARTIAL") else f"<td>{escape(text)}</td>"
+
+
+def _by_kind(result: PdmsResult) -> str:
+    """Mean score for each kind of scene, weakest first."""
+    kinds: dict[str, list[float]] = {}
+    for row in result.rows:
+        kinds.setdefault(row.kind, []).append(row.score)
+    means = sorted((sum(scores) / len(scores), kind, scores) for kind, scores in kinds.items())
+    cells = [(escape(kind), str(len(s)), f"{100 * mean:.1f}", str(sum(score == 0.0 for score in s))) for mean, kind, s in means]
+    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in cells)
+    head = "<tr><th>kind of scene</th><th>scenes</th><th>mean score</th><th>scored 0</th></tr>"
+    table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+    return f'<h3>{escape(result.planner)} by kind of scene</h3><div class="scroll">{table}</div>'
+
+
+def _plans(run: RunFolder, result: PdmsResult, title: str, rows: Sequence[int]) -> str:
+    """Pictures of some rows; rows that were not drawn are told in words."""
+    figures = []
+    for i in rows:
+        row, picture = result.rows[i], stored_picture(run.path, i)
+        image = f'<img alt="{escape(f"plan in {row.scenario_id}", quote=True)}" src="{_data_uri(picture)}">' if picture else ""
+        speech = f"{row.mode}: {row.reasoning}" if row.mode and row.reasoning else row.reasoning or row.mode
+        said = f'<span class="words">{escape(speech)}</span>'
+        name = f"<b>{100 * row.score:.1f}</b> {escape(row.kind)} <code>{escape(row.scenario_id)}</code>"
+        words = f"{name}<br>{escape(parts_text(row))}{said}"
+        figures.append(f'<figure class="plan">{image}<figcaption>{words}</figcaption></figure>')
+    heading_of = f"<h3>{title} of {escape(result.planner)}</h3>"
+    return f'{heading_of}<div class="plans">{"".join(figures)}</div>' if figures else ""
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
+
+
+def _curves(lines: Sequence[dict[str, Any]]) -> str:
+    charts = "".join(chart(title, curves) for title, curves in metric_groups(metric_series(lines)).items())
+    if not charts:
+        return '<p class="note">No metric was logged.</p>'
+    note = "Over optimiser steps. Long curves: faint as logged, strong smoothed. The figure beside a name is its last value."
+    return f'<section><h2>Curves</h2><p class="note">{note}</p><div class="charts">{charts}</div></section>'
+
+
+def _last_values(lines: Sequence[dict[str, Any]]) -> str:
+    """The last logged value of every metric."""
+    series = metric_series(lines).values()
+    rows = "".join(f"<div><span>{escape(curve.name)}</span><b>{number(curve.values[-1])}</b></div>" for curve in series)
+    return f'<section><h2>Last values</h2><div class="last">{rows}</div></section>' if rows else ""
+
+
+def _settings(run: RunFolder) -> str:
+    config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
+    return f"<details><summary>Settings</summary><pre>{escape(config)}</pre></details>"
+
+
+def _json(run: RunFolder, name: str) -> dict[str, Any]:
+    """A JSON file of the run folder; empty where it is absent."""
+    path = run.path / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _clock(iso: str) -> str:
+    return f"{iso[:19].replace('T', ' ')} UTC"

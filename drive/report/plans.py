@@ -1,0 +1,78 @@
+"""The evaluation that stands in a run folder: its rows, and pictures of its best and worst plans."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from drive.benchmarks.pdms import PdmsResult, SceneRow
+from drive.core.errors import DataError
+from drive.core.files import atomic_folder
+from drive.core.runs import RunFolder
+from drive.core.types import Scenario
+from drive.report.pictures import plan_picture
+from drive.report.tables import RESULTS, SHOWN_PARTS, write_results
+
+PLANS = "plans"  # folder of pictures in a run
+OF = "of.txt"  # digest of the results.json that the pictures belong to
+SHOWN = 4  # best plans, and as many worst ones
+
+
+def extremes(rows: Sequence[SceneRow], count: int = SHOWN) -> tuple[list[int], list[int]]:
+    """Indexes of the best and of the worst rows, no row in both; among equal scores, kinds of scenes take turns."""
+    turn: dict[tuple[float, str], int] = {}
+    order = []
+    for i, row in enumerate(rows):
+        key = (row.score, row.kind)
+        order.append((row.score, turn.get(key, 0), i))
+        turn[key] = turn.get(key, 0) + 1
+    worst = [i for _, _, i in sorted(order)][: min(count, (len(rows) + 1) // 2)]
+    best = [i for _, _, i in sorted((-score, nth, i) for score, nth, i in order) if i not in worst]
+    return best[:count], worst
+
+
+def parts_text(row: SceneRow) -> str:
+    """ "nc 1  dac 1  ttc 0 ...", or the status where there was no plan."""
+    if row.poses_ego is None:
+        return f"no plan: {row.status.value}"
+    return "   ".join(f"{name} {row.parts[name]:.3g}" for name in SHOWN_PARTS)
+
+
+def store_evaluation(run: RunFolder, result: PdmsResult, scenarios: Sequence[Scenario] | None) -> None:
+    """Write results.json, table.md and, where scenarios are given, plans/ into the run folder.
+
+    scenarios[i] is that of result.rows[i]; raises DataError where it is another one.
+    """
+    ids = "\n".join(row.scenario_id for row in result.rows)
+    write_results(run.path, [result], run.config, f"scenes:{hashlib.sha256(ids.encode()).hexdigest()[:16]}")
+    if scenarios is None:
+        return
+    best, worst = extremes(result.rows)
+    with atomic_folder(run.path / PLANS) as folder:
+        for i in [*best, *worst]:
+            row, scenario = result.rows[i], scenarios[i]
+            if scenario.id != row.scenario_id:
+                raise DataError(f"row {i} is of {row.scenario_id}, not of {scenario.id}: give the scenarios that were scored")
+            picture = plan_picture(scenario, row.poses_ego, row.kind)
+            Image.fromarray(picture).save(folder / _name(i), quality=88)
+        (folder / OF).write_text(_digest(run.path), encoding="utf-8")
+
+
+def stored_picture(run: Path, row: int) -> bytes | None:
+    """JPEG of a row's plan; None where it was not drawn, or belongs to results that are no longer there."""
+    folder = run / PLANS
+    if not (folder / OF).is_file() or (folder / OF).read_text(encoding="utf-8") != _digest(run):
+        return None
+    path = folder / _name(row)
+    return path.read_bytes() if path.is_file() else None
+
+
+def _name(row: int) -> str:
+    return f"row-{row:05d}.jpg"
+
+
+def _digest(run: Path) -> str:
+    return hashlib.sha256((run / RESULTS).read_bytes()).hexdigest()
