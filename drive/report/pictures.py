@@ -117,7 +117,7 @@ def smooth_path(poses_ego: Array, pieces: int = 10) -> Array:
 
 
 def route_ahead(path: Array, pose: Array) -> Array | None:
-    """The piece of `path` (N, 3) about `pose` (3,), both world, without later returns to the place; None where it is too short."""
+    """The piece of `path` (N, 3) about `pose` (3,), both world, without its later returns; None where it is too short."""
     if len(path) < 2:
         return None
     here = relative(pose, path)
@@ -144,12 +144,20 @@ def _drawn(rgb: RGB, project: Projection, plan: Ribbon) -> RGB:
     seen = left_seen & right_seen
     if seen.sum() > 1:
         _fill(draw, np.vstack([left[seen], right[seen][::-1]]), BAND if plan.bars else BAR)
-    every = max(len(poses) // 10, 1)
-    for pose in poses[every - 1 :: every] if plan.bars else ():
+    for pose in _bars(poses) if plan.bars else ():
         pixels, ahead = project(box_corners(pose, 0.3, 1.4 * width))
         if ahead.all():
             _fill(draw, pixels, BAR)
     return _blend(rgb, np.asarray(mask.reduce(2), np.float32)[..., None] / 255.0, plan.colour)
+
+
+def _bars(poses: Array) -> list[Array]:
+    """The last pose of each tenth of a plan (T, 3), but none within 0.8 m of the one before, as where the car stops."""
+    every, kept = max(len(poses) // 10, 1), [np.zeros(3)]
+    for pose in poses[every - 1 :: every]:
+        if np.hypot(*(pose - kept[-1])[:2]) > 0.8:
+            kept.append(pose)
+    return kept[1:]
 
 
 def _blend(rgb: RGB, weight: NDArray[np.float32], colour: Colour) -> RGB:

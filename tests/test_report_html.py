@@ -1,0 +1,131 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+from report_cases import partial_result, row
+from toy_scenes import toy_scenario
+
+from drive.benchmarks.pdms import PdmsResult
+from drive.core.errors import ConfigError, DataError
+from drive.core.runs import RunFolder
+from drive.core.types import PlanStatus
+from drive.report.html import write_report
+from drive.report.plans import extremes
+
+EVIL = "</figcaption><script>alert('x')</script><img src=http://evil.example/x.png onerror=alert(1)>"
+
+
+class Collector(HTMLParser):
+    """Tags, and every attribute that could load something."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.attributes: set[str] = set()
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.open = self.open[:-1] if self.open and self.open[-1] == tag else self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "poster")]
+        if tag not in ("meta", "img", "br", "line", "circle", "path"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = RunFolder.create(tmp_path, "sft", {"stage": {"name": "sft", "note": EVIL}}, ["drive", "train", f"name={EVIL}"])
+    for step in range(1, 60):
+        folder.log(step, {"action_loss": 1.0 / step, EVIL: 1.0, "think_rate": 0.5})
+    folder.log(60, {"val/pdms_v1_1": 71.25})
+    folder.record_data({"train": "feedc0de"})
+    return folder
+
+
+def result_of(scenarios):
+    rows = [row(i, i / 10, scenario_id=s.id, kind=s.kind, reasoning=EVIL, mode="slow") for i, s in enumerate(scenarios)]
+    rows[0] = row(0, 0.0, PlanStatus.UNDECODABLE, kind=EVIL)
+    return PdmsResult("vla", rows, len(rows))
+
+
+def check_alone(text):
+    """Well-formed, and nothing in it can load or run anything."""
+    page = Collector(text)
+    assert not page.open
+    assert all(load.startswith("data:image/") for load in page.loads)
+    assert "script" not in page.tags and "link" not in page.tags and "iframe" not in page.tags
+    assert not any(name.startswith("on") for name in page.attributes)
+    style = text.split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style and "@import" not in style
+    return page
+
+
+def test_report_of_a_run_without_evaluation(run):
+    path = write_report(run)
+    text = path.read_text(encoding="utf-8")
+    check_alone(text)
+    assert path == run.path / "report.html" and "Evaluation" not in text
+    for word in ("running", "feedc0de", "action_loss", "val/pdms_v1_1", "71.2", "versions"):
+        assert word in text
+    assert text.count("<svg") == 4  # loss, pdms, the evil one, think rate
+
+
+def test_report_draws_plans_and_escapes_what_the_model_said(run):
+    scenarios = [toy_scenario(i) for i in range(5)]
+    text = write_report(run, result_of(scenarios), scenarios).read_text(encoding="utf-8")
+    page = check_alone(text)
+    assert page.tags.count("img") == 5 and "evil.example" in text and "PARTIAL 80.0 %" in text
+    assert "no plan: undecodable" in text and "Best plans" in text and "Worst plans" in text
+    again = write_report(RunFolder.open(run.path)).read_text(encoding="utf-8")
+    assert again == text  # a refresh finds the stored evaluation and its pictures
+
+
+def test_pictures_of_other_results_are_not_shown(run):
+    scenarios = [toy_scenario(i) for i in range(3)]
+    write_report(run, result_of(scenarios), scenarios)
+    text = write_report(run, partial_result()).read_text(encoding="utf-8")
+    assert "<img" not in text and "PARTIAL 50.0 %" in text and "log-3: truncated" in text
+
+
+def test_scenarios_of_another_set_are_refused(run):
+    with pytest.raises(DataError, match="toy-1"):
+        write_report(run, result_of([toy_scenario(i) for i in range(3)]), [toy_scenario(i) for i in (1, 1, 1)])
+
+
+def test_report_of_a_run_that_logged_nothing(tmp_path):
+    text = write_report(RunFolder.create(tmp_path, "sft", {}, ["drive"])).read_text(encoding="utf-8")
+    check_alone(text)
+    assert "No metric was logged." in text
+
+
+def test_curves_are_inline_and_named(run):
+    text = write_report(run).read_text(encoding="utf-8")
+    assert re.search(r'<svg viewBox="0 0 \d+ \d+" role="img" aria-label="loss: action_loss over steps">', text)
+
+
+def test_extremes_take_turns_between_kinds_only_among_equals():
+    given = [(1.0, "a"), (1.0, "a"), (1.0, "b"), (0.2, "a"), (0.1, "a"), (0.9, "c")]
+    rows = [row(i, score, kind=kind) for i, (score, kind) in enumerate(given)]
+    best, worst = extremes(rows, 2)
+    assert best == [0, 2] and worst == [4, 3]
+    assert extremes(rows[:1], 2) == ([], [0]) and extremes([], 2) == ([], [])
+
+
+def test_verb_writes_the_report(run, capsys):
+    from drive.cli.report import run as verb
+
+    assert verb([str(run.path)]) == 0
+    assert capsys.readouterr().out.strip() == str(run.path / "report.html")
+    with pytest.raises(ConfigError, match="one run folder"):
+        verb([])
+    with pytest.raises(DataError, match="not a run folder"):
+        verb([str(run.path.parent)])
