@@ -145,7 +145,7 @@ def _drawn(rgb: RGB, project: Projection, plan: Ribbon) -> RGB:
     if seen.sum() > 1:
         _fill(draw, np.vstack([left[seen], right[seen][::-1]]), BAND if plan.bars else BAR)
     for pose in _bars(poses) if plan.bars else ():
-        pixels, ahead = project(box_corners(pose, 0.3, 1.4 * width))
+        pixels, ahead = project(box_corners(pose, 0.5, 1.4 * width))
         if ahead.all():
             _fill(draw, pixels, BAR)
     return _blend(rgb, np.asarray(mask.reduce(2), np.float32)[..., None] / 255.0, plan.colour)
