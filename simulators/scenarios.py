@@ -28,7 +28,7 @@ KINDS = (
     "junction_straight",
     "merge",
 )
-ROUTE_M = 700.0  # m of route, enough for 13 s of motorway and the view ahead
+ROUTE_M = 700.0  # m of route after its first lanes, enough for 13 s of motorway and the view ahead
 BRAKE = 1.5  # m/s^2 with which the ego could still slow for what the route asks at its start
 TRIES = 30  # spots looked at before a kind is given up
 
@@ -130,9 +130,9 @@ def _entry(road_map: RoadMap, connector: Lane, length: float) -> Lane | None:
 
 
 def _is_crossed(road_map: RoadMap, connector: Lane) -> bool:
-    """Whether its junction has other entries: a bend or a fork is no junction to a driver."""
+    """Whether roads meet in its junction: a bend, a fork or a slip road is no junction to a driver."""
     others = [k for k in road_map.lanes.values() if k.junction == connector.junction and k.is_connector]
-    return len({p for k in others for p in k.predecessors}) > 1
+    return any(abs(wrap_angle(k.centerline[0, 2] - connector.centerline[0, 2])) > 0.9 for k in others)
 
 
 def _rival(road_map: RoadMap, lane: Lane) -> Lane | None:
@@ -150,7 +150,8 @@ def _rival(road_map: RoadMap, lane: Lane) -> Lane | None:
 
 def _route_from(road_map: RoadMap, first: tuple[str, ...], rng: np.random.Generator) -> Route:
     """A random route that starts with the lanes `first`."""
-    onward = sample_route(road_map, rng, ROUTE_M, first[-1]).lane_ids
+    length = sum(road_map.lanes[k].length for k in first) + ROUTE_M
+    onward = sample_route(road_map, rng, length, first[-1]).lane_ids
     return route_along(road_map, first[:-1] + onward)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.core.errors import DataError
-from drive.core.geometry import compose, relative
+from drive.core.geometry import compose, relative, wrap_angle
 from drive.core.roadmap import RoadMap
 from drive.core.seeds import numpy_rng, stream
 from drive.core.types import Camera, Command, EgoState, EgoTrack, Observation, Privileged, Tracks, Trajectory
@@ -20,15 +20,16 @@ from drive.simulators.render import SceneRenderer
 from drive.simulators.routes import COMMANDS, Route, nearest_index, route_window
 from drive.simulators.scenarios import Actor, Placement, place_scenario
 from drive.simulators.traffic import DT, Traffic
-from drive.simulators.traffic_fleet import DRIVEN, EXTERNAL, UNSET
+from drive.simulators.traffic_fleet import EXTERNAL, UNSET
 from drive.simulators.traffic_graph import Graph, build_graph
 from drive.simulators.traffic_kernels import project_on
 from drive.simulators.world_events import EventLog, bicycle_step
 
 Array = NDArray[np.float64]
-VIEW_BACK, VIEW_AHEAD = 20.0, 120.0  # m of route in `privileged`
+VIEW_BACK, VIEW_AHEAD = 20.0, 180.0  # m of route in `privileged`
 TRACK_STEPS = 20  # steps of a plan given to the tracker, which looks 10 ahead
 FRAME_STEPS = (-15, -10, -5, 0)
+ACCELERATION_STEPS = 5  # steps back from which the agents' acceleration is told, as Tracks.acceleration does
 END_ROOM = 30.0  # m before the end of the route at which the drive is over
 
 
@@ -52,10 +53,12 @@ class World:
         rng = numpy_rng(seed, "world", town, kind)
         placement = place_scenario(road_map, kind, rng)
         self.route: Route = placement.route
-        start = placement.start + np.arange(2)
-        first = np.array([np.interp(start, self.route.s, np.unwrap(column)) for column in self.route.path.T]).T[0]
+        first = self._route_pose(placement.start)
+        ahead = self._route_pose(placement.start + 2.0)[2]
         self.state = np.zeros(11)  # drive.core.vehicle's
         self.state[:3], self.state[3] = first, placement.speed
+        turn = wrap_angle(ahead - first[2]) / 2.0  # 1/m over 2 m: the wheels are already turned as the road asks
+        self.state[7], self.state[9] = np.arctan(PACIFICA.wheel_base * turn), placement.speed * turn
         self.route_index = nearest_index(self.route, first)
         self._fill(placement, rng)
         self._events = EventLog(road_map)
@@ -127,8 +130,13 @@ class World:
             times = DT * np.arange(1, TRACK_STEPS + 1)
             speed = np.maximum(self.state[3] + accel * times, 0.0)
             along = self.route_s + np.cumsum(speed) * DT
-            path = np.column_stack([np.interp(along, self.route.s, np.unwrap(c) if k == 2 else c) for k, c in enumerate(self.route.path.T)])
-            self.drive(Trajectory(relative(self.state[:3], path), DT), 1)
+            self.drive(Trajectory(relative(self.state[:3], self._route_pose(along)), DT), 1)
+
+    def _route_pose(self, s) -> Array:
+        """(..., 3) the route's poses at arc lengths s (...)."""
+        x, y, heading = self.route.path.T
+        at = [np.interp(s, self.route.s, column) for column in (x, y, np.unwrap(heading))]
+        return np.stack([at[0], at[1], wrap_angle(at[2])], axis=-1)
 
     @property
     def route_s(self) -> float:
@@ -193,10 +201,11 @@ class World:
     def privileged(self) -> Privileged:
         """The ground truth of the present: agents have one step."""
         window = route_window(self.route, self.state[:3], VIEW_BACK, VIEW_AHEAD, self.route_index)
-        agents = self.traffic.tracks(self._snapshots[-1:], start=1)
-        return Privileged(
-            self.road_map, window.lane_ids, window.path, self.ego, agents.subset(agents.valid[:, 0]), DT, self.command
-        )
+        recent = self.traffic.tracks(self._snapshots[-1 - ACCELERATION_STEPS :], start=1)
+        present = recent.valid[:, -1]
+        acceleration = recent.acceleration(recent.valid.shape[1] - 1, DT)[present]
+        agents = recent.steps(recent.valid.shape[1] - 1, recent.valid.shape[1]).subset(present)
+        return Privileged(self.road_map, window.lane_ids, window.path, self.ego, agents, DT, self.command, acceleration)
 
     def image(self, camera: Camera, step: int) -> NDArray[np.uint8]:
         """RGB (H, W, 3) of `camera` at a step gone by, or the present."""
