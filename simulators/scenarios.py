@@ -30,6 +30,7 @@ KINDS = (
 )
 ROUTE_M = 700.0  # m of route after its first lanes, enough for 13 s of motorway and the view ahead
 BRAKE = 1.5  # m/s^2 with which the ego could still slow for what the route asks at its start
+SETTLE_BRAKE = 2.5  # m/s^2 with which two that merge could stop before they meet
 TRIES = 30  # spots looked at before a kind is given up
 
 
@@ -267,15 +268,17 @@ def _merge(road_map: RoadMap, spot: str, rng: np.random.Generator) -> Placement 
         speed = cruise_speed(route, start) * rng.uniform(0.6, 1.0)
         return Placement("merge", route, start, speed, (), int(rng.integers(6, 14)), 130.0)
     route = _route_from(road_map, (entry.id, spot), rng)
-    start = max(entry.length - rng.uniform(20.0, 60.0), 2.0)
-    speed = cruise_speed(route, start) * rng.uniform(0.6, 0.95)
+    pace = min(entry.speed_limit, lane.speed_limit) * rng.uniform(0.6, 0.95)
+    # both are far enough away to settle who goes first
+    start = max(entry.length - pace**2 / (2.0 * SETTLE_BRAKE) - rng.uniform(10.0, 40.0), 2.0)
+    speed = min(pace, cruise_speed(route, start))
     other = _entry(road_map, rival, 40.0)
     if other is None:
         return None
     ahead = (_at(route, spot, lane.length) - start) / max(speed, 3.0)  # s to the end of the merge
     pace = min(other.speed_limit, rival.speed_limit) * rng.uniform(0.7, 0.95)
     s = other.length + rival.length - pace * ahead + rng.uniform(-10.0, 10.0)
-    if not 3.0 <= s <= other.length - 8.0:
+    if not 3.0 <= s <= other.length - pace**2 / (2.0 * SETTLE_BRAKE) - 8.0:
         return None
     car = Actor(other.id, s, pace, lanes=(other.id, rival.id))
     return Placement("merge", route, start, speed, (car,), int(rng.integers(4, 12)), 130.0)

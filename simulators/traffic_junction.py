@@ -10,12 +10,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from drive.simulators.traffic_fleet import NO_LANE, NOBODY, PARKED, PLAN, Fleet
+from drive.simulators.traffic_fleet import EXTERNAL, NO_LANE, NOBODY, PARKED, PLAN, Fleet
 from drive.simulators.traffic_graph import Graph
 
 ASK_BRAKE = 1.5  # m/s^2: asks when stopping at this braking would have to begin
 ASK_NEAR = 14.0  # m
 CANNOT_STOP = 5.0  # m/s^2: enters without a grant when only harder braking would stop it
+WILL_NOT_STOP = 3.0  # m/s^2: likewise for a vehicle that others drive, which knows of no grants
 TIE = 1.0  # s between two askings that count as the same time
 PATIENCE = 8.0  # s of waiting after which ties and a full exit no longer count
 IDLE = 3.0  # s of standing still before the line after which a grant is given back
@@ -98,6 +99,20 @@ def may_enter(graph: Graph, fleet: Fleet, i: int, now: float) -> bool:
 
 
 @njit(cache=True)
+def must_give_way(graph: Graph, fleet: Fleet, i: int) -> bool:
+    """Whether vehicle i, granted but not yet in, can still stop for an EXTERNAL one that comes regardless."""
+    if fleet.mode[i] == EXTERNAL or fleet.need_ahead[i] < fleet.speed[i] * fleet.speed[i] / (2.0 * CANNOT_STOP):
+        return False
+    lane = fleet.need[i]
+    for c in range(graph.conf_first[lane], graph.conf_first[lane + 1]):
+        for j in range(fleet.x.shape[0]):
+            comes = fleet.active[j] and fleet.mode[j] == EXTERNAL and fleet.speed[j] > 1.0
+            if comes and holds(graph, fleet, j, graph.conf_lane[c], graph.conf_other_out[c]):
+                return True
+    return False
+
+
+@njit(cache=True)
 def update_junctions(graph: Graph, fleet: Fleet, now: float) -> None:
     """Ask, grant and give back for every vehicle, in order of index."""
     n = fleet.x.shape[0]
@@ -118,9 +133,14 @@ def update_junctions(graph: Graph, fleet: Fleet, now: float) -> None:
         if fleet.asked[i] == np.inf and first_in_queue and ahead < ASK_NEAR + v * v / (2.0 * ASK_BRAKE):
             fleet.asked[i] = now
     for i in range(n):
-        if not fleet.active[i] or fleet.mode[i] == PARKED or fleet.need[i] == NO_LANE or fleet.granted[i] == fleet.need[i]:
+        if not fleet.active[i] or fleet.mode[i] == PARKED or fleet.need[i] == NO_LANE:
+            continue
+        if fleet.granted[i] == fleet.need[i]:
+            if must_give_way(graph, fleet, i):
+                fleet.granted[i] = NO_LANE
             continue
         if fleet.asked[i] < np.inf:
-            cannot_stop = fleet.need_ahead[i] < fleet.speed[i] * fleet.speed[i] / (2.0 * CANNOT_STOP)
+            limit = WILL_NOT_STOP if fleet.mode[i] == EXTERNAL else CANNOT_STOP
+            cannot_stop = fleet.need_ahead[i] < fleet.speed[i] * fleet.speed[i] / (2.0 * limit)
             if cannot_stop or may_enter(graph, fleet, i, now):
                 fleet.granted[i], fleet.granted_at[i] = fleet.need[i], now

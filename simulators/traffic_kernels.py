@@ -5,6 +5,9 @@ IDM: Treiber, Hennecke and Helbing, Phys. Rev. E 62 (2000). Lane changes: MOBIL,
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 from numba import njit
 
@@ -13,6 +16,7 @@ from drive.simulators.traffic_graph import Graph
 from drive.simulators.traffic_junction import update_junctions
 from drive.simulators.traffic_path import advance, extend_plan, gather, look_ahead, stopping_horizon
 
+SLOW_DOWN_TIME = 0.5  # s in which a speed above the wish is given up
 STANDSTILL = 2.0  # m left to the vehicle ahead at a stop
 HARD_BRAKE = 8.0  # m/s^2
 LINE_GAP = 1.0  # m left to a stop line
@@ -29,7 +33,8 @@ def idm(fleet: Fleet, i: int, v: float, wish: float, gap: float, lead_speed: flo
     """Acceleration in m/s^2 towards speed `wish` behind a vehicle `gap` metres ahead (infinity if none)."""
     a, b = fleet.push[i], fleet.brake[i]
     ratio = v / max(wish, 0.1)
-    free = a * (1.0 - ratio**4) if v <= wish else -b * (1.0 - (wish / v) ** (a * 4.0 / b))
+    # above the wish the IDM is too soft to have slowed down where a curve begins
+    free = a * (1.0 - ratio**4) if v <= wish else -min((v - wish) / SLOW_DOWN_TIME, 1.5 * b)
     if gap == np.inf:
         return max(free, -HARD_BRAKE)
     close = v * (v - lead_speed) / (2.0 * np.sqrt(a * b))
@@ -178,23 +183,42 @@ def consider_change(graph: Graph, fleet: Fleet, i: int, now_accel: float, others
         begin_change(graph, fleet, i, best_lane, best_s, best_d)
 
 
-@njit(cache=True)
+def _sources() -> str:
+    """Digest of all traffic kernels. Numba's cache looks at one file and would go on with old kernels of the others."""
+    files = sorted(Path(__file__).parent.glob("traffic_*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _step_kernel(sources: str):
+    """The kernel of a traffic step; `sources` is part of its cache key, as every variable of a closure is."""
+
+    @njit(cache=True)
+    def step_fleet(graph, fleet, tick, dt):
+        _ = sources
+        n = fleet.x.shape[0]
+        others = np.empty(n, np.int64)
+        update_junctions(graph, fleet, tick * dt)
+        for i in range(n):
+            if not fleet.active[i] or fleet.mode[i] == PARKED:
+                continue
+            n_others = gather(fleet, i, stopping_horizon(fleet.speed[i]) + 10.0, others)
+            fleet.wish[i] = wanted_accel(graph, fleet, i, others, n_others)
+            fleet.cooldown[i] = max(fleet.cooldown[i] - dt, 0.0)
+            if fleet.mode[i] == DRIVEN and (tick + i) % 5 == 0:
+                consider_change(graph, fleet, i, fleet.wish[i], others, n_others)
+        for i in range(n):
+            if fleet.active[i] and fleet.mode[i] == DRIVEN:
+                advance(graph, fleet, i, fleet.wish[i], dt)
+
+    return step_fleet
+
+
+_step = _step_kernel(_sources())
+
+
 def step_fleet(graph: Graph, fleet: Fleet, tick: int, dt: float) -> None:
-    """Advance every vehicle by dt; EXTERNAL ones are looked at but not moved. All decide on the same instant."""
-    n = fleet.x.shape[0]
-    others = np.empty(n, np.int64)
-    update_junctions(graph, fleet, tick * dt)
-    for i in range(n):
-        if not fleet.active[i] or fleet.mode[i] == PARKED:
-            continue
-        n_others = gather(fleet, i, stopping_horizon(fleet.speed[i]) + 10.0, others)
-        fleet.wish[i] = wanted_accel(graph, fleet, i, others, n_others)
-        fleet.cooldown[i] = max(fleet.cooldown[i] - dt, 0.0)
-        if fleet.mode[i] == DRIVEN and (tick + i) % 5 == 0:
-            consider_change(graph, fleet, i, fleet.wish[i], others, n_others)
-    for i in range(n):
-        if fleet.active[i] and fleet.mode[i] == DRIVEN:
-            advance(graph, fleet, i, fleet.wish[i], dt)
+    """Advance every vehicle by dt s; EXTERNAL ones are looked at but not moved. All accelerations are of one instant."""
+    _step(graph, fleet, tick, dt)
 
 
 @njit(cache=True)

@@ -59,7 +59,7 @@ class World:
         self.state[:3], self.state[3] = first, placement.speed
         turn = wrap_angle(ahead - first[2]) / 2.0  # 1/m over 2 m: the wheels are already turned as the road asks
         self.state[7], self.state[9] = np.arctan(PACIFICA.wheel_base * turn), placement.speed * turn
-        self.route_index = nearest_index(self.route, first)
+        self.route_index = nearest_index(self.route, first, round(placement.start))  # a route may pass one place twice
         self._fill(placement, rng)
         self._events = EventLog(road_map)
         self._ego: list[Array] = []
