@@ -66,8 +66,10 @@ class Decision:
 
     @property
     def is_complex(self) -> bool:
-        """True unless the road is free and the speed about constant."""
-        return self.cause is not Cause.FREE or abs(self.final_speed - self.speed) >= 2.0
+        """True where another road user decides and the ego must react: it stops, yields, passes, or slows behind a lead by STEADY or more."""
+        if self.cause in (Cause.STOP_BEHIND, Cause.YIELD, Cause.PASS, Cause.NUDGE, Cause.EMERGENCY):
+            return True
+        return self.cause is Cause.FOLLOW and self.final_speed < self.speed - STEADY
 
 
 def _object(kind: AgentType) -> str:

@@ -47,4 +47,7 @@ def test_words_stay_in_the_vocabulary_and_few(cause, command, lead):
 
 
 def test_complex_is_anything_but_a_free_road_at_steady_speed():
-    assert replace(FREE, cause=Cause.FOLLOW).is_complex and replace(FREE, final_speed=7.0).is_complex
+    assert replace(FREE, cause=Cause.YIELD).is_complex and replace(FREE, cause=Cause.PASS).is_complex
+    behind = replace(FREE, cause=Cause.FOLLOW)
+    assert replace(behind, final_speed=behind.speed - 2.0).is_complex and not replace(behind, final_speed=behind.speed + 2.0).is_complex
+    assert not replace(FREE, cause=Cause.CURVE, final_speed=7.0).is_complex

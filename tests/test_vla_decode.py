@@ -29,7 +29,8 @@ def prompts(policy):
 def test_prompt_of_training_and_inference_is_one_string(policy):
     """The planner, SFT and GRPO all go through PromptEncoder.encode_observation; its text is the only one there is."""
     observation = toy_scenario(0).observation()
-    text = policy.encoder.text(4, plan_request(observation))
+    text = policy.encoder.text(4, policy.encoder.request(observation))
+    assert "past <action_" in text
     ids = policy.encode([observation])[0].ids
     shown = policy.tokenizer.decode(ids).replace("<|image_pad|>" * 16, "<|image_pad|>")
     assert shown == text
@@ -40,6 +41,7 @@ def test_request_does_not_see_the_future(policy):
     scenario = toy_scenario(1)
     changed = toy_scenario(1)
     changed.ego.poses_world[16:] += 3.0
+    assert policy.encoder.request(scenario.observation()) == policy.encoder.request(changed.observation())
     assert plan_request(scenario.observation()) == plan_request(changed.observation())
 
 

@@ -226,3 +226,31 @@ def test_another_prompt_than_the_trained_one_is_refused(whole):
 def test_unreachable_weights_name_the_way_out():
     with pytest.raises(CheckpointError, match="local folder or a hub name"):
         load_backbone(ModelConfig(weights="/nowhere/at/all"))
+
+
+def test_fast_patches_equal_the_image_processor():
+    """What SFT and GRPO feed is what Qwen's own processor makes."""
+    import numpy as np
+
+    from drive.planners.vla.processor import fast_patches
+
+    images = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+    processor = qwen_image_processor(112)
+    ours = fast_patches(images, processor)
+    theirs = processor(list(images), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_kept_features_give_the_logits_of_the_whole_model(whole):
+    from dataclasses import replace
+
+    live = load_policy(whole)
+    frozen = VlaPolicy(live.model, live.encoder.processor, live.codebook, replace(live.config, freeze_vision=True))
+    observations = [toy_scenario(i).observation() for i in range(3)]
+    prompts = frozen.encode(observations)
+    with torch.no_grad():
+        a, b = live.prefix(live.encode(observations)), frozen.prefix(prompts)
+        again = frozen.prefix(prompts[:1])
+    torch.testing.assert_close(a.logits, b.logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(a.logits[:1], again.logits, atol=1e-5, rtol=1e-5)
+    assert all(p.features is not None for p in prompts)

@@ -23,6 +23,7 @@ CURVE = np.radians(15.0)  # rad of heading change that make a curve
 STEADY = 0.8  # m/s; a smaller difference of speeds is none
 CENTERED = 0.3  # m from the lane's centre
 FREE_BEHIND, FREE_AHEAD = 10.0, 20.0  # m of a neighbour lane that must be empty for it to be free
+LANE_AT = (10.0, 20.0, 35.0)  # m along the route
 EGO_FRONT = 4.0  # m, rear axle to front bumper, rounded
 
 
@@ -40,6 +41,8 @@ class Facts:
     left: str  # "free", "busy" or "none"
     right: str
     offset: float  # m left of the lane's centre
+    lane: tuple[float, ...]  # m to the left of the ego's axis of the route at LANE_AT m along it
+    command: str
 
 
 def _metres(distance: float) -> str:
@@ -122,11 +125,20 @@ def facts(scene: Privileged) -> Facts:
         left=_neighbor(scene, lane, "left", near),
         right=_neighbor(scene, lane, "right", near),
         offset=project(lane.centerline, pose[:2])[1],
+        lane=tuple(float(points_to_frame(pose, line[min(round(d / SPACING), len(line) - 1), :2])[1]) for d in LANE_AT),
+        command=scene.command.value,
     )
 
 
 def _shape(turn: float) -> str:
     return "straight" if abs(turn) < CURVE else "curve left" if turn > 0.0 else "curve right"
+
+
+def _aside(offset: float) -> str:
+    """A lateral distance to half a metre near the axis, to a metre farther out."""
+    size = abs(offset)
+    shown = f"{round(2 * size) / 2:.1f}" if size < 4.0 else f"{min(round(size), 30)}"
+    return "0 m" if float(shown) == 0.0 else f"{'left' if offset > 0.0 else 'right'} {shown} m"
 
 
 def _place(offset: float) -> str:
@@ -167,6 +179,8 @@ def questions(privileged: Privileged, rng: np.random.Generator) -> list[tuple[st
         ("is the right lane free ?", {"free": "yes", "busy": "no , car there", "none": "no lane there"}[seen.right]),
         ("where am i in the lane ?", _place(seen.offset)),
     ]
+    reach = " , ".join(f"{at:.0f}" for at in LANE_AT)
+    pairs.append((f"command {seen.command} , where is the route in {reach} m ?", " , ".join(map(_aside, seen.lane))))
     if seen.lead_gap is not None:
         pairs.append(("how fast is the lead car ?", _relation(seen)))
     return [pairs[i] for i in rng.permutation(len(pairs))]

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from drive.core.runs import RunFolder
@@ -32,7 +34,7 @@ class PretrainConfig:
 
     steps: int = 2000
     batch: int = 32
-    vocabulary: int = 448  # text tokens of the tokenizer
+    vocabulary: int = 512  # text tokens of the tokenizer
     seed: int = 0
     log_every: int = 10
     validate_every: int = 250
@@ -43,27 +45,29 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A question about the frames of one scene."""
+class Talk:
+    """A conversation about the frames of one scene: (request, answer) pairs, the frames before the first."""
 
     scene: int
-    request: str
-    answer: str
+    turns: tuple[tuple[str, str], ...]
 
 
-def collect(dataset: Sequence[Scenario], count: int, seed: int) -> tuple[list[Sample], list[str]]:
-    """Captions and questions of `count` scenes, and the words of the planning prompt and of the expert's reasoning.
+def collect(dataset: Sequence[Scenario], count: int, seed: int) -> tuple[list[Talk], list[str]]:
+    """Three conversations for each of `count` scenes, its caption and its questions in two halves, and words for the text tokenizer.
 
-    The second list only trains the text tokenizer, so that prompts are short; no action is among them.
+    The caption stands alone, as it would give the answers away. The words are those of the planning prompt and of the expert's
+    reasoning, so that both are short; no action is among them.
     """
-    samples, corpus = [], []
+    talks, corpus = [], []
     for i in tqdm(range(count), desc="captions", dynamic_ncols=True):
         scenario = dataset[i]
         truth = scenario.privileged()
-        samples.append(Sample(i, CAPTION_REQUEST, caption(truth)))
-        samples.extend(Sample(i, q, a) for q, a in questions(truth, numpy_rng(seed, "questions", i)))
+        talks.append(Talk(i, ((CAPTION_REQUEST, caption(truth)),)))
+        asked = questions(truth, numpy_rng(seed, "questions", i))
+        half = (len(asked) + 1) // 2
+        talks += [Talk(i, tuple(asked[:half])), Talk(i, tuple(asked[half:]))]
         corpus.extend([plan_request(scenario.observation()), scenario.reasoning])
-    return samples, corpus
+    return talks, corpus
 
 
 class CaptionTrainer:
@@ -72,37 +76,47 @@ class CaptionTrainer:
     def __init__(self, model, processor, dataset: Sequence[Scenario]) -> None:
         self.model, self.processor, self.dataset = model, processor, dataset
         self.encoder = PromptEncoder(processor)
-        self._frames: dict[int, EncodedPrompt] = {}
+        self._frames: dict[int, NDArray[np.uint8]] = {}
 
-    def _prompt(self, sample: Sample) -> EncodedPrompt:
-        if sample.scene not in self._frames:
-            self._frames[sample.scene] = self.encoder.encode(frames(self.dataset[sample.scene].observation()), CAPTION_REQUEST)
-        return self.encoder.encode(self._frames[sample.scene].images, sample.request)
-
-    def terms(self, samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(mean cross-entropy of answer tokens, share of answers predicted right to the last token)."""
+    def _encode(self, talk: Talk) -> tuple[EncodedPrompt, list[int], list[bool]]:
+        """(first prompt, ids of all that follows it, which of them are answers)."""
+        if talk.scene not in self._frames:
+            self._frames[talk.scene] = frames(self.dataset[talk.scene].observation())
         tokenizer = self.processor.tokenizer
-        rows = [[*tokenizer(s.answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id] for s in samples]
-        ids = torch.full((len(rows), max(map(len, rows))), tokenizer.pad_token_id)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-        inputs = append_answers(self.encoder.collate([self._prompt(s) for s in samples]), ids, tokenizer.pad_token_id)
-        logits = self.model(**inputs, logits_to_keep=ids.shape[1]).logits
-        real = ids != tokenizer.pad_token_id
-        loss = torch.nn.functional.cross_entropy(logits[real].float(), ids[real])
-        right = ((logits.argmax(-1) == ids) | ~real).all(1).float().mean()
-        return loss, right
+        prompt = self.encoder.encode(self._frames[talk.scene], talk.turns[0][0])
+        ids: list[int] = []
+        spoken: list[bool] = []
+        for turn, (request, answer) in enumerate(talk.turns):
+            if turn:
+                asked = tokenizer("\n" + self.encoder.text(0, request), add_special_tokens=False).input_ids
+                ids, spoken = ids + asked, spoken + [False] * len(asked)
+            said = [*tokenizer(answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+            ids, spoken = ids + said, spoken + [True] * len(said)
+        return prompt, ids, spoken
 
-    def validate(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """Loss and share of exact answers, teacher-forced, on held-out scenes; captions and questions apart."""
+    def terms(self, talks: Sequence[Talk]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(mean cross-entropy of answer tokens, share of them predicted right), teacher-forced."""
+        pad = self.processor.tokenizer.pad_token_id
+        encoded = [self._encode(talk) for talk in talks]
+        ids = torch.full((len(talks), max(len(row) for _, row, _ in encoded)), pad)
+        real = torch.zeros_like(ids, dtype=torch.bool)
+        for i, (_, row, spoken) in enumerate(encoded):
+            ids[i, : len(row)], real[i, : len(row)] = torch.tensor(row), torch.tensor(spoken)
+        inputs = append_answers(self.encoder.collate([prompt for prompt, _, _ in encoded]), ids, pad)
+        logits = self.model(**inputs, logits_to_keep=ids.shape[1]).logits[real].float()
+        loss = torch.nn.functional.cross_entropy(logits, ids[real])
+        return loss, (logits.argmax(-1) == ids[real]).float().mean()
+
+    def validate(self, talks: Sequence[Talk]) -> dict[str, float]:
+        """Loss and share of right tokens on held-out scenes; captions and questions apart."""
         self.model.eval()
         out = {}
         for name, wanted in (("caption", True), ("question", False)):
-            part = [s for s in samples if (s.request == CAPTION_REQUEST) == wanted]
+            part = [t for t in talks if (t.turns[0][0] == CAPTION_REQUEST) == wanted]
             with torch.no_grad():
                 pairs = [self.terms(part[at : at + 32]) for at in range(0, len(part), 32)]
             out[f"{name}_loss"] = float(torch.stack([p[0] for p in pairs]).mean())
-            out[f"{name}_exact"] = float(torch.stack([p[1] for p in pairs]).mean())
+            out[f"{name}_accuracy"] = float(torch.stack([p[1] for p in pairs]).mean())
         return out
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
@@ -121,10 +135,11 @@ def train_base(
 ) -> CaptionTrainer:
     """Train the tiny base model from fresh weights."""
     count = min(len(train), config.max_scenes or len(train))
-    samples, corpus = collect(train, count, config.seed)
-    model, processor = build_tiny([t for s in samples for t in (s.request, s.answer)] + corpus, config.seed, config.vocabulary)
+    talks, corpus = collect(train, count, config.seed)
+    said = [text for talk in talks for turn in talk.turns for text in turn]
+    model, processor = build_tiny(said + corpus, config.seed, config.vocabulary)
     trainer, held_out = CaptionTrainer(model, processor, train), CaptionTrainer(model, processor, val)
-    val_samples, _ = collect(val, min(len(val), config.validate_scenes), config.seed)
+    val_talks, _ = collect(val, min(len(val), config.validate_scenes), config.seed)
     parameters = list(model.parameters())
     optimizer = make_optimizer(parameters, config.optim)
     start = 0
@@ -138,12 +153,12 @@ def train_base(
     def step_fn(step: int) -> dict[str, float]:
         clock = time.perf_counter()
         model.train()
-        picked = [samples[i] for i in batch_indices(len(samples), config.batch, step, config.seed)]
+        picked = [talks[i] for i in batch_indices(len(talks), config.batch, step, config.seed)]
         loss, right = trainer.terms(picked)
         loss.backward()
         norm = apply_gradients(parameters, optimizer, config.optim.clip_norm)
-        return {"loss": float(loss), "exact": float(right), "gradient_norm": norm, "time/samples_per_s": len(picked) / (time.perf_counter() - clock)}
+        return {"loss": float(loss), "accuracy": float(right), "gradient_norm": norm, "time/samples_per_s": len(picked) / (time.perf_counter() - clock)}
 
     loop = LoopConfig(config.steps, config.seed, config.log_every, config.validate_every, config.checkpoint_every)
-    run_loop(run, trainer.save, optimizer, config.optim, loop, start, step_fn, lambda: held_out.validate(val_samples))
+    run_loop(run, trainer.save, optimizer, config.optim, loop, start, step_fn, lambda: held_out.validate(val_talks))
     return trainer

@@ -37,8 +37,8 @@ class SftConfig:
     reasoning_weight: float = 40.0  # w of an answer with reasoning (the paper's)
     action_weight: float = 1.0  # lambda_a
     label_spread: float = 0.0  # m; 0 takes the matched token alone
-    slow_share_complex: float = 0.7  # share of epochs in which a complex scene is answered with reasoning
-    slow_share_simple: float = 0.2
+    slow_share_complex: float = 0.8  # share of epochs in which a complex scene is answered with reasoning
+    slow_share_simple: float = 0.1
     seed: int = 0
     log_every: int = 10
     validate_every: int = 300

@@ -27,7 +27,7 @@ def prompt_fingerprint(policy: VlaPolicy) -> str:
     """Hash of the prompt of a fixed observation: it changes when training and inference would no longer share one string."""
     images = np.zeros((1, 4, 8, 8, 3), np.uint8)
     fixed = Observation("", images, (Camera.front(8, 8),), 0.5, np.zeros((4, 3)), 8.4, -0.3, 0.02, Command.LEFT)
-    return hashlib.sha256(policy.encoder.text(4, plan_request(fixed)).encode()).hexdigest()
+    return hashlib.sha256(policy.encoder.text(4, plan_request(fixed, ["<past>"])).encode()).hexdigest()
 
 
 def _tied(model) -> bool:

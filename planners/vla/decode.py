@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -55,7 +56,7 @@ def _inner(model):
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def prefill(model, inputs: dict[str, torch.Tensor]) -> Prefix:
+def prefill(model, inputs: dict[str, Any]) -> Prefix:
     """Run B left-padded prompts once."""
     out = model(**inputs, use_cache=True, logits_to_keep=1)
     mask = inputs["attention_mask"]

@@ -12,23 +12,26 @@ from numpy.typing import NDArray
 
 from drive.core.types import Observation
 from drive.planners.vla.processor import ImageTextProcessor
-from drive.planners.vla.prompt import frames, messages, plan_request
+from drive.planners.vla.prompt import frames, messages, past_deltas, plan_request
+from drive.tokenizers.kdisk import KDiskTokenizer
 
 
-@dataclass(frozen=True)
+@dataclass
 class EncodedPrompt:
     """One prompt, ready to be batched."""
 
     ids: tuple[int, ...]
     images: NDArray[np.uint8]  # (N, H, W, 3)
+    features: torch.Tensor | None = None  # (tokens, hidden) of the frames, kept where the vision tower is frozen
 
 
 class PromptEncoder:
     """Encodes prompts with one processor; the text is rendered by its chat template and by nothing else."""
 
-    def __init__(self, processor: ImageTextProcessor, system: str = "") -> None:
+    def __init__(self, processor: ImageTextProcessor, system: str = "", codebook: KDiskTokenizer | None = None) -> None:
         self.processor = processor
         self.system = system
+        self.codebook = codebook  # names the past motions; None in a model without actions
         self._ids = lru_cache(maxsize=65536)(self._tokenise)
 
     def text(self, images: int, request: str) -> str:
@@ -46,10 +49,21 @@ class PromptEncoder:
 
     def encode_observation(self, observation: Observation) -> EncodedPrompt:
         """The planning prompt of an observation."""
-        return self.encode(frames(observation), plan_request(observation))
+        return self.encode(frames(observation), self.request(observation))
 
-    def collate(self, prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
-        """Model inputs of B prompts, left-padded: input_ids, attention_mask (B, L), image tensors and what the model family wants."""
+    def request(self, observation: Observation) -> str:
+        """The planning request, with the past motions in the codebook's words where frames and tokens keep the same time."""
+        codebook = self.codebook
+        if codebook is None or len(observation.ego_history) < 2 or abs(observation.frame_dt - codebook.dt) > 1e-6:
+            return plan_request(observation)
+        tokens, _ = codebook.nearest(past_deltas(observation))
+        return plan_request(observation, [codebook.token_names[i] for i in tokens])
+
+    def collate(self, prompts: Sequence[EncodedPrompt], images: bool = True) -> dict[str, torch.Tensor]:
+        """Model inputs of B prompts, left-padded: input_ids, attention_mask (B, L), image tensors and what the model family wants.
+
+        images False leaves the pixels out, for a model whose frames are encoded already.
+        """
         longest = max(len(p.ids) for p in prompts)
         pad = self.processor.tokenizer.pad_token_id
         ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
@@ -57,7 +71,7 @@ class PromptEncoder:
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
             mask[row, longest - len(prompt.ids) :] = 1
-        return {"input_ids": ids, "attention_mask": mask, **self.processor.image_inputs([p.images for p in prompts], ids)}
+        return {"input_ids": ids, "attention_mask": mask, **self.processor.image_inputs([p.images for p in prompts], ids, images)}
 
 
 def append_answers(inputs: dict[str, torch.Tensor], ids: torch.Tensor, pad: int) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ def qwen_image_processor(pixels: int) -> Qwen2VLImageProcessorPil:
 class ImageTextProcessor(ProcessorMixin):
     """Qwen-VL processor (2, 2.5, 3) for images and text only."""
 
-    attributes = ["image_processor", "tokenizer"]
+    attributes: ClassVar = ["image_processor", "tokenizer"]
     image_processor_class = "AutoImageProcessor"
     tokenizer_class = "AutoTokenizer"
     return_mm_token_type_ids = True
@@ -64,13 +65,15 @@ class ImageTextProcessor(ProcessorMixin):
             return images
         return np.stack([np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)) for image in images])
 
-    def image_inputs(self, images: list[NDArray[np.uint8]], ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """pixel_values, image_grid_thw and mm_token_type_ids of a batch of fitted frames and its token ids (B, L)."""
-        parts = [fast_patches(frames, self.image_processor) for frames in images if len(frames)]
-        if not parts:
+    def image_inputs(self, images: list[NDArray[np.uint8]], ids: torch.Tensor, pixels: bool = True) -> dict[str, torch.Tensor]:
+        """pixel_values (unless `pixels` is False), image_grid_thw and mm_token_type_ids of fitted frames and token ids (B, L)."""
+        stacks = [frames for frames in images if len(frames)]
+        if not stacks:
             return {"mm_token_type_ids": torch.zeros_like(ids)}
-        pixels, grid = torch.cat([p for p, _ in parts]), torch.cat([g for _, g in parts])
-        return {"pixel_values": pixels, "image_grid_thw": grid, "mm_token_type_ids": (ids == self.image_token_id).long()}
+        p = self.image_processor.patch_size
+        grid = torch.tensor([[1, stack.shape[1] // p, stack.shape[2] // p] for stack in stacks for _ in range(len(stack))])
+        out = {"image_grid_thw": grid, "mm_token_type_ids": (ids == self.image_token_id).long()}
+        return out if not pixels else {"pixel_values": torch.cat([fast_patches(s, self.image_processor) for s in stacks]), **out}
 
     @classmethod
     def load(cls, source: str | Path) -> ImageTextProcessor:
@@ -90,22 +93,20 @@ class ImageTextProcessor(ProcessorMixin):
         return cls(image_processor=image_processor, tokenizer=tokenizer, chat_template=template)
 
 
-def fast_patches(images: NDArray[np.uint8], processor: Qwen2VLImageProcessorPil) -> tuple[torch.Tensor, torch.Tensor]:
+def fast_patches(images: NDArray[np.uint8], processor: Qwen2VLImageProcessorPil) -> torch.Tensor:
     """What the Qwen image processor gives for frames that need no resizing, in one tensor expression.
 
-    images: (N, H, W, 3) uint8 with H, W multiples of patch * merge. Returns pixel_values (N * H/p * W/p, 3 * t * p * p) float32
-    and image_grid_thw (N, 3).
+    images: (N, H, W, 3) uint8 with H, W multiples of patch * merge. Returns pixel_values (N * H/p * W/p, 3 * t * p * p) float32.
     """
     n, height, width, _ = images.shape
     p, m, t = processor.patch_size, processor.merge_size, processor.temporal_patch_size
-    mean = torch.tensor(processor.image_mean) * 255.0
-    std = torch.tensor(processor.image_std) * 255.0
-    pixels = (torch.from_numpy(np.ascontiguousarray(images)).float() - mean) / std
-    pixels = pixels.reshape(n, height // p // m, m, p, width // p // m, m, p, 3).permute(0, 1, 4, 2, 5, 7, 3, 6)
-    grid_h, grid_w = height // p, width // p
-    pixels = pixels.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, t, -1, -1)
-    grid = torch.tensor([[1, grid_h, grid_w]]).repeat(n, 1)
-    return pixels.reshape(n * grid_h * grid_w, 3 * t * p * p), grid
+    mean = torch.tensor(processor.image_mean)[:, None, None] * 255.0
+    std = torch.tensor(processor.image_std)[:, None, None] * 255.0
+    # moved about as bytes, and made floats last: four times less memory to move
+    patches = torch.from_numpy(np.ascontiguousarray(images)).reshape(n, height // p // m, m, p, width // p // m, m, p, 3)
+    patches = patches.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(-1, 3, 1, p * p)
+    pixels = (patches.float() - mean) / std
+    return pixels.expand(-1, -1, t, -1).reshape(len(patches), 3 * t * p * p)
 
 
 def fitted_size(shape: Sequence[int], processor: Qwen2VLImageProcessorPil) -> tuple[int, int]:

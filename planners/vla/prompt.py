@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from drive.core.geometry import relative
 from drive.core.types import Observation
 
 CHATML = (
@@ -15,15 +18,23 @@ CHATML = (
 )
 
 
-def plan_request(observation: Observation) -> str:
-    """The text of the request: state, command and the passenger's words. Nothing in it comes from the future.
+def plan_request(observation: Observation, past: Sequence[str] = ()) -> str:
+    """The text of the request: state, command, the passenger's words and the way driven so far. Nothing in it comes from the future.
 
-    Speed in m/s, acceleration in m/s^2 along the heading, yaw rate in 0.01 rad/s counter-clockwise.
+    Speed in m/s, acceleration in m/s^2 along the heading, yaw rate in 0.01 rad/s counter-clockwise. past: names of the action tokens
+    that retrace the frames (AutoVLA, arXiv 2506.13757, section 3.1, lists past actions among the inputs).
     """
     acceleration = round(observation.acceleration, 1) + 0.0  # + 0.0 turns -0.0 into 0.0
     turn = round(100 * observation.yaw_rate) + 0
     words = f" {observation.text.strip()}" if observation.text.strip() else ""
-    return f"speed {observation.speed:.1f} accel {acceleration:.1f} turn {turn} command {observation.command.value}{words} plan"
+    way = f" past {''.join(past)}" if past else ""
+    return f"speed {observation.speed:.1f} accel {acceleration:.1f} turn {turn} command {observation.command.value}{words}{way} plan"
+
+
+def past_deltas(observation: Observation) -> NDArray[np.float64]:
+    """(F - 1, 3) SE(2) motions between consecutive history frames."""
+    history = observation.ego_history
+    return relative(history[:-1], history[1:])
 
 
 def messages(images: int, text: str, system: str = "") -> list[dict]:

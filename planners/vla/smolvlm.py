@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from drive.core.errors import CheckpointError
 class SmolProcessor(ProcessorMixin):
     """The interface of `processor.ImageTextProcessor` over SmolVLM's image processor."""
 
-    attributes = ["image_processor", "tokenizer"]
+    attributes: ClassVar = ["image_processor", "tokenizer"]
     image_processor_class = "AutoImageProcessor"
     tokenizer_class = "AutoTokenizer"
 
@@ -40,9 +41,9 @@ class SmolProcessor(ProcessorMixin):
         """Frames (N, H, W, 3) as they are: the image processor resizes them when the batch is made."""
         return images
 
-    def image_inputs(self, images: list[NDArray[np.uint8]], ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    def image_inputs(self, images: list[NDArray[np.uint8]], ids: torch.Tensor, pixels: bool = True) -> dict[str, torch.Tensor]:
         """pixel_values (B, N, 3, H, W) and pixel_attention_mask of a batch of frames; `ids` is not needed by this family."""
-        if not any(len(frames) for frames in images):
+        if not pixels or not any(len(frames) for frames in images):
             return {}
         return dict(self.image_processor([list(frames) for frames in images], do_image_splitting=False, return_tensors="pt"))
 

@@ -1,0 +1,179 @@
+"""The command line from data to score, on a handful of scenes: killed runs resume to the same numbers, bad input leaves nothing behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from drive.cli import main
+from drive.core.runs import RunFolder
+from drive.planners.vla.checkpoint import load_policy
+from drive.planners.vla.shipped import WEIGHTS
+
+pytestmark = pytest.mark.skipif(not (WEIGHTS / "tiny-base").is_dir(), reason="the shipped checkpoints are not in this copy")
+QUICK = ["stage.validate_scenes=4", "stage.log_every=1", "stage.checkpoint_every=2", "threads=1"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("end")
+
+
+@pytest.fixture(scope="module")
+def data(place) -> list[str]:
+    settings = [f"dataset.root={place}/data", "dataset.train_scenes=24", "dataset.val_scenes=6", "dataset.test_scenes=6", "dataset.workers=1"]
+    assert main(["data", "generate", *settings]) == 0
+    return settings
+
+
+def sft_settings(place: Path, data: list[str], out: str) -> list[str]:
+    return ["train", "stage=sft", "stage.steps=8", "stage.batch=6", "stage.validate_every=8", *QUICK, *data, f"out={place}/{out}", "tokenizer.k=256"]
+
+
+def grpo_settings(place: Path, data: list[str], out: str, start: Path) -> list[str]:
+    few = ["stage.steps=6", "stage.scenes=3", "stage.group=4", "stage.validate_every=6"]
+    return ["train", "stage=grpo", *few, *QUICK, *data, f"out={place}/{out}", f"checkpoint={start}"]
+
+
+@pytest.fixture(scope="module")
+def sft(place, data) -> RunFolder:
+    assert main(sft_settings(place, data, "whole")) == 0
+    run = RunFolder.newest(place / "whole", "sft")
+    assert run is not None
+    return run
+
+
+def numbers(run: RunFolder) -> list[dict]:
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in run.metrics()]
+
+
+def start_and_kill(arguments: list[str], root: Path, at_least: int) -> RunFolder:
+    """Start a training in another process and kill -9 it once the checkpoint of step `at_least` is there."""
+    process = subprocess.Popen([sys.executable, "-m", "drive", *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        runs = list(root.glob("*/status.json"))
+        if runs and any(step >= at_least for step in RunFolder.open(runs[0].parent).checkpoints()):
+            break
+        time.sleep(0.05)
+    assert process.poll() is None, "the training ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return RunFolder.open(next(root.glob("*/status.json")).parent)
+
+
+def same_weights(a: RunFolder, b: RunFolder) -> bool:
+    states = [load_policy(run.latest_checkpoint()[1]).model.state_dict() for run in (a, b)]
+    return all(torch.equal(x, y) for x, y in zip(states[0].values(), states[1].values()))
+
+
+def test_sft_killed_and_resumed_equals_sft_unbroken(place, data, sft):
+    killed = start_and_kill(sft_settings(place, data, "killed-sft"), place / "killed-sft", 2)
+    assert not killed.is_finished
+    assert main(["resume", str(killed.path)]) == 0
+    assert killed.is_finished
+    assert numbers(killed) == numbers(sft)
+    assert same_weights(killed, sft)
+
+
+def test_grpo_killed_and_resumed_equals_grpo_unbroken(place, data, sft):
+    assert main(grpo_settings(place, data, "whole-grpo", sft.path)) == 0
+    whole = RunFolder.newest(place / "whole-grpo", "grpo")
+    killed = start_and_kill(grpo_settings(place, data, "killed-grpo", sft.path), place / "killed-grpo", 2)
+    assert main(["resume", str(killed.path)]) == 0
+    assert numbers(killed) == numbers(whole)
+    assert same_weights(killed, whole)
+
+
+def test_a_run_holds_all_that_made_it(sft):
+    names = {path.name for path in sft.path.iterdir()}
+    assert {"config.yaml", "command.txt", "versions.json", "data.json", "metrics.jsonl", "checkpoints", "report.html", "status.json"} <= names
+    assert (sft.latest_checkpoint()[1] / "optimizer.safetensors").is_file()
+    last = sft.metrics()[-1]
+    assert {"val/action_accuracy", "val/rollout_ade_m", "val/pdms_v1_1"} <= set(last)
+
+
+def test_a_run_can_be_moved(sft, place, data, capsys):
+    moved = place / "elsewhere"
+    sft.path.rename(moved)
+    try:
+        assert main(["eval", "planner=vla", f"checkpoint={moved}", *data, f"out={place}/results", "planner.mode=fast"]) == 0
+    finally:
+        moved.rename(sft.path)
+    shown = capsys.readouterr().out
+    assert "pdms_v1_1" in shown and "100" in shown
+    stored = json.loads((place / "results" / "results.json").read_text())
+    assert len(stored["results"][0]["rows"]) == 6
+
+
+@pytest.mark.parametrize("planner", ["constant_velocity", "idm", "expert"])
+def test_eval_of_the_planners_without_weights(planner, data, capsys):
+    assert main(["eval", f"planner={planner}", *data]) == 0
+    assert "pdms_v1_1" in capsys.readouterr().out
+
+
+def test_partial_coverage_is_marked_and_fails(place, data, capsys):
+    broken = place / "broken"
+    import shutil
+
+    shutil.copytree(place / "data", broken, dirs_exist_ok=True)
+    episode = sorted((broken / "test").glob("episode-*.npz"))[0]
+    good = episode.read_bytes()
+    from drive.benchmarks.pdms import evaluate_pdms
+    from drive.datasets.embedded import EmbeddedDataset
+    from drive.planners.constant_velocity import ConstantVelocity
+    from drive.report.tables import pdms_table
+
+    episode.write_bytes(good[: len(good) // 2])
+    scenes = EmbeddedDataset(broken / "test", 6)
+    readable, faults = scenes.scan()
+    assert faults and len(readable) + len(faults) == 6 and episode.name in faults[0].reason
+    result = evaluate_pdms([scenes[i] for i in readable], ConstantVelocity(), expected=6, faults=[f.reason for f in faults])
+    assert result.coverage < 1.0 and "PARTIAL" in pdms_table([result], "test")
+    assert result.mean() == pytest.approx(sum(row.score for row in result.rows) / 6), "unread scenes count as 0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "stage=grop"], "grpo"),
+        (["train", "stage=sft", "stage.lerning_rate=1"], "learning_rate"),
+        (["train", "stage=sft", "split=test"], "test"),
+        (["train", "stage=grpo", "checkpoint=nowhere"], "neither a checkpoint"),
+        (["eval", "planner=vlaa"], "vla"),
+        (["eval", "planner=vla", "planner.mode=slwo"], "slow"),
+        (["tokenizer", "report", "out=nowhere"], "nowhere"),
+        (["resume", "nowhere"], "not a run folder"),
+    ],
+)
+def test_bad_input_gets_one_clear_line_and_leaves_nothing(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert words in shown and "Traceback" not in shown and "drive: error:" in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_codebook_of_another_dt_is_refused(place, data, tmp_path, monkeypatch, capsys):
+    from toy_scenes import toy_codebook
+
+    from drive.tokenizers.kdisk import KDiskTokenizer
+
+    codebook = toy_codebook()
+    KDiskTokenizer.fit(codebook.codebook / 5.0, k=16, dt=0.1).save(tmp_path / "tenth")
+    assert main([*sft_settings(place, data, "none"), f"tokenizer.codebook={tmp_path}/tenth"]) == 2
+    assert "dt" in capsys.readouterr().err and not (place / "none").exists()
+
+
+def test_every_verb_has_examples_in_its_help(capsys):
+    from drive.cli import verbs
+
+    for name, verb in verbs().items():
+        assert main([name, "--help"]) == 0
+        assert f"drive {name}" in capsys.readouterr().out and verb.line
