@@ -48,7 +48,7 @@ def situation(towns: Sequence[str], kinds: Sequence[str], seed: int) -> World:
 
 
 class EmbeddedSimulator:
-    """Drives of at most `seconds` s in the given towns; ends early on a collision, off the road, when stuck, at the route's end."""
+    """Drives of at most `seconds` s in the given towns; they end early on a collision, off the road, stuck, at the route's end."""
 
     def __init__(
         self, towns: Sequence[str], kinds: Sequence[str] = KINDS, cameras: tuple[Camera, ...] | None = None, seconds: float = 30.0

@@ -36,9 +36,9 @@ CRASH = 5.0
 
 
 class EmbeddedEnv(gymnasium.Env):
-    """Observation: "image" (H, W, 3) uint8 of the front camera; "state" (STATE_SIZE,) float32: speed / 20, acceleration / 5, yaw rate,
-    wheel angle, metres left of the route, rad against it, speed limit / 20, command (one-hot), and points of the route (x, y) / 50 in
-    the ego frame.
+    """Observation: "image" (H, W, 3) uint8 of the front camera; "state" (STATE_SIZE,) float32: speed / 20, acceleration / 5,
+    yaw rate, wheel angle, metres left of the route, rad against it, speed limit / 20, command (one-hot), and points of the route
+    (x, y) / 50 in the ego frame.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 2}
@@ -55,7 +55,13 @@ class EmbeddedEnv(gymnasium.Env):
         """`size` is the image's width and height in pixels. Raises ConfigError on an unknown control."""
         if control not in STEPS:
             raise ConfigError(f"no control {control!r}: choose one of {', '.join(STEPS)}")
-        self.towns, self.control, self.kinds, self.seconds, self.render_mode = town_names(split), control, kinds, seconds, render_mode
+        self.towns, self.control, self.kinds, self.seconds, self.render_mode = (
+            town_names(split),
+            control,
+            kinds,
+            seconds,
+            render_mode,
+        )
         self.camera = Camera.front(size, size)
         shape = (PLAN_STEPS, 3) if control == "trajectory" else (2,)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, shape, np.float32)
@@ -74,7 +80,9 @@ class EmbeddedEnv(gymnasium.Env):
             raise gymnasium.error.ResetNeeded("call reset() before the first step")
         return self._world
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, NDArray], dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray], dict[str, Any]]:
         """Start a new drive; `options` are not used."""
         super().reset(seed=seed)
         self._world = situation(self.towns, self.kinds, int(self.np_random.integers(2**31)))

@@ -36,7 +36,7 @@ TRIES = 30  # spots looked at before a kind is given up
 
 @dataclass(frozen=True)
 class Script:
-    """One thing that an actor does: brake at `value` m/s^2 for `duration` s, or change lanes to side `value` (1 left, -1 right)."""
+    """What an actor does: brake at `value` m/s^2 for `duration` s, or change lanes to side `value` (1 left, -1 right)."""
 
     action: str  # "brake" or "change"
     time: float  # s from the start of the world
@@ -108,7 +108,9 @@ def _spots(road_map: RoadMap, kind: str) -> list[str]:
     roads = [lane for lane in lanes if not lane.is_connector]
     if kind.startswith("junction_"):
         turn = kind.removeprefix("junction_")
-        return [k.id for k in lanes if k.is_connector and k.turn == turn and _entry(road_map, k, 15.0) and _is_crossed(road_map, k)]
+        return [
+            k.id for k in lanes if k.is_connector and k.turn == turn and _entry(road_map, k, 15.0) and _is_crossed(road_map, k)
+        ]
     if kind == "cut_in":
         return [k.id for k in roads if k.length >= 60.0 and (k.left_neighbor or k.right_neighbor)]
     if kind == "merge":
@@ -127,7 +129,9 @@ def _goes_on(road_map: RoadMap, lane: Lane) -> bool:
 
 def _entry(road_map: RoadMap, connector: Lane, length: float) -> Lane | None:
     """A lane of at least `length` metres that leads into `connector`."""
-    return next((road_map.lanes[k] for k in connector.predecessors if k in road_map.lanes and road_map.lanes[k].length >= length), None)
+    return next(
+        (road_map.lanes[k] for k in connector.predecessors if k in road_map.lanes and road_map.lanes[k].length >= length), None
+    )
 
 
 def _is_crossed(road_map: RoadMap, connector: Lane) -> bool:
@@ -144,7 +148,12 @@ def _rival(road_map: RoadMap, lane: Lane) -> Lane | None:
         for other_id in road_map.lanes[follower].predecessors:
             other = road_map.lanes[other_id]
             turned = abs(wrap_angle(other.centerline[0, 2] - lane.centerline[0, 2]))
-            if other_id != lane.id and not set(other.predecessors) & set(lane.predecessors) and turned < 1.0 and _entry(road_map, other, 40.0):
+            if (
+                other_id != lane.id
+                and not set(other.predecessors) & set(lane.predecessors)
+                and turned < 1.0
+                and _entry(road_map, other, 40.0)
+            ):
                 return other
     return None
 
@@ -154,6 +163,12 @@ def _route_from(road_map: RoadMap, first: tuple[str, ...], rng: np.random.Genera
     length = sum(road_map.lanes[k].length for k in first) + ROUTE_M
     onward = sample_route(road_map, rng, length, first[-1]).lane_ids
     return route_along(road_map, first[:-1] + onward)
+
+
+def _route_through(road_map: RoadMap, spot: str, rng: np.random.Generator) -> Route:
+    """A random route that keeps to the lane `spot` until its end, where it can."""
+    onward = [k for k in road_map.lanes[spot].successors if k in road_map.lanes and _goes_on(road_map, road_map.lanes[k])]
+    return _route_from(road_map, (spot, onward[int(rng.integers(len(onward)))]) if onward else (spot,), rng)
 
 
 def _at(route: Route, lane: str, s: float) -> float:
@@ -218,7 +233,7 @@ def _hard_brake(road_map: RoadMap, spot: str, rng: np.random.Generator) -> Place
 
 def _stopped_car(road_map: RoadMap, spot: str, rng: np.random.Generator) -> Placement | None:
     lane = road_map.lanes[spot]
-    route = _route_from(road_map, (spot,), rng)
+    route = _route_through(road_map, spot, rng)
     start = rng.uniform(2.0, max(lane.length - 45.0, 3.0))
     speed = cruise_speed(route, start) * rng.uniform(0.5, 0.9)
     room = speed**2 / (2.0 * 2.5) + 12.0
@@ -237,14 +252,22 @@ def _cut_in(road_map: RoadMap, spot: str, rng: np.random.Generator) -> Placement
     if not sides:
         return None
     beside, side = sides[int(rng.integers(len(sides)))]
-    start = rng.uniform(2.0, max(lane.length - 90.0, 3.0))
-    place = start + rng.uniform(9.0, 20.0)
-    if place + 40.0 > lane.length:
+    route = _route_through(road_map, spot, rng)
+    speed = cruise_speed(route, 2.0) * rng.uniform(0.6, 0.95)
+    ahead = rng.uniform(10.0, 16.0) + 0.3 * speed
+    room = lane.length - ahead - 4.0 * speed - 15.0  # the lane change must end before the lane does
+    if room < 2.0:
         return None
-    route = _route_from(road_map, (spot,), rng)
-    speed = cruise_speed(route, start) * rng.uniform(0.6, 0.95)
+    start = rng.uniform(2.0, room)
+    speed, place = min(speed, cruise_speed(route, start)), start + ahead
     s = place * road_map.lanes[beside].length / lane.length
-    car = Actor(beside, s, speed * rng.uniform(0.85, 1.05), eager=rng.uniform(0.6, 0.95), script=Script("change", rng.uniform(0.3, 3.0), side))
+    car = Actor(
+        beside,
+        s,
+        speed * rng.uniform(0.9, 1.05),
+        eager=rng.uniform(0.6, 0.95),
+        script=Script("change", rng.uniform(0.2, 2.0), side),
+    )
     return Placement("cut_in", route, start, speed, (car,), int(rng.integers(2, 9)), 130.0)
 
 

@@ -28,7 +28,9 @@ DT = 0.1  # s of a step
 class Traffic:
     """Up to `capacity` vehicles on one map; the state is `fleet`, the road `graph`."""
 
-    def __init__(self, road_map: RoadMap, seed: int, capacity: int = 24, graph: tuple[Graph, dict[str, int]] | None = None) -> None:
+    def __init__(
+        self, road_map: RoadMap, seed: int, capacity: int = 24, graph: tuple[Graph, dict[str, int]] | None = None
+    ) -> None:
         self.road_map = road_map
         self.graph, self.lane_index = graph or build_graph(road_map)
         self.lane_ids = list(road_map.lanes)
@@ -37,14 +39,25 @@ class Traffic:
         self.tick = 0
         self._seed = seed
 
-    def add(self, lane: int, s: float, speed: float, *, mode: int = DRIVEN, size: tuple[float, float] = (4.6, 1.9), offset: float = 0.0) -> int:
+    def add(
+        self,
+        lane: int,
+        s: float,
+        speed: float,
+        *,
+        mode: int = DRIVEN,
+        size: tuple[float, float] = (4.6, 1.9),
+        offset: float = 0.0,
+    ) -> int:
         """Add a vehicle whose centre is `s` metres along lane index `lane` (`offset` to its left if parked); its index.
 
         Raises DataError when the traffic is full.
         """
         i, fleet = self.count, self.fleet
         if i >= len(fleet.x):
-            raise DataError(f"the traffic of map {self.road_map.name} holds at most {len(fleet.x)} vehicles: ask for a larger capacity")
+            raise DataError(
+                f"the traffic of map {self.road_map.name} holds at most {len(fleet.x)} vehicles: ask for a larger capacity"
+            )
         self.count += 1
         fleet.mode[i], fleet.active[i], fleet.speed[i] = mode, True, speed
         fleet.length[i], fleet.width[i] = size

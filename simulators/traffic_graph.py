@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from drive.core.errors import DataError
 from drive.core.roadmap import Lane, RoadMap
@@ -58,7 +58,9 @@ def build_graph(road_map: RoadMap) -> tuple[Graph, dict[str, int]]:
     points = np.concatenate([p for p, _ in sampled])
     length = np.array([max(lane.length, 0.1) for lane in lanes])
     succ = [[index[k] for k in lane.successors if k in index] for lane in lanes]
-    neighbours = [[index.get(name, -1) for lane in lanes for name in [getattr(lane, side)]] for side in ("left_neighbor", "right_neighbor")]
+    neighbours = [
+        [index.get(name, -1) for lane in lanes for name in [getattr(lane, side)]] for side in ("left_neighbor", "right_neighbor")
+    ]
     left, right = (np.array(n, np.int64) for n in neighbours)
     conf_first, conf_lane, conf_out, stop = _conflicts(lanes, succ, [p for p, _ in sampled])
     graph = Graph(
@@ -134,7 +136,9 @@ def _conflicts(lanes: list[Lane], succ: list[list[int]], points: list[Array]) ->
     stop = np.full(len(lanes), np.inf)
     for k, rows in found.items():
         if rows:
-            stop[k] = 0.0 if lanes[k].length <= SHORT_LANE and lanes[k].is_connector else max(min(r[1] for r in rows) - STOP_SHORT, 0.0)
+            stop[k] = (
+                0.0 if lanes[k].length <= SHORT_LANE and lanes[k].is_connector else max(min(r[1] for r in rows) - STOP_SHORT, 0.0)
+            )
     rows = [row for k in range(len(lanes)) for row in found[k]]
     conf_first = np.concatenate([[0], np.cumsum([len(found[k]) for k in range(len(lanes))])]).astype(np.int64)
     return conf_first, np.array([r[0] for r in rows], np.int64), np.array([r[2] for r in rows], float), stop
@@ -162,8 +166,8 @@ def _candidate_pairs(lanes: list[Lane], succ: list[list[int]], points: list[Arra
 
 def _zone(a: Array, b: Array, length_a: float, length_b: float) -> tuple[tuple[float, float], tuple[float, float]] | None:
     """Stretches (in, out) of `a` and of `b`, in m along each, where the two come closer than CLEARANCE; None if never."""
-    near_a = np.flatnonzero(cKDTree(b[:, :2]).query(a[:, :2])[0] < CLEARANCE)
-    near_b = np.flatnonzero(cKDTree(a[:, :2]).query(b[:, :2])[0] < CLEARANCE)
+    near_a = np.flatnonzero(KDTree(b[:, :2]).query(a[:, :2])[0] < CLEARANCE)
+    near_b = np.flatnonzero(KDTree(a[:, :2]).query(b[:, :2])[0] < CLEARANCE)
     if not len(near_a) or not len(near_b):
         return None
     step_a, step_b = length_a / (len(a) - 1), length_b / (len(b) - 1)

@@ -1,7 +1,7 @@
-"""Kernels that decide who may enter a conflict zone: first come first served; at a tie straight over turning, then right-hand.
+"""Kernels that decide who enters a conflict zone: first come first served; at a tie straight over turning, then right-hand.
 
-A vehicle on its way into a conflicting lane asks for it when it is near, and is granted it once no other vehicle holds a lane that
-conflicts and no better one asks. A vehicle inside always holds its lane. Who has waited long enough goes by the exact order of
+A vehicle on its way into a conflicting lane asks for it when it is near, and is granted it once no other vehicle holds a lane
+that conflicts and no better one asks. A vehicle inside always holds its lane. Who has waited long enough goes by the exact order of
 asking (then by index), which has no rings, so that no courtesy lasts for ever.
 """
 
@@ -44,7 +44,7 @@ def find_need(graph: Graph, fleet: Fleet, i: int) -> None:
 
 
 @njit(cache=True)
-def holds(graph: Graph, fleet: Fleet, j: int, lane: int, out: float) -> bool:
+def holds(graph: Graph, fleet: Fleet, j: int, lane: int, out: float):
     """Whether vehicle j is in, or has been let into, the zone that ends `out` metres along `lane`."""
     half = fleet.length[j] / 2.0
     if fleet.granted[j] == lane and fleet.plan[j, 0] != lane:
@@ -59,7 +59,7 @@ def holds(graph: Graph, fleet: Fleet, j: int, lane: int, out: float) -> bool:
 
 
 @njit(cache=True)
-def goes_first(graph: Graph, fleet: Fleet, j: int, i: int, patient: bool) -> bool:
+def goes_first(graph: Graph, fleet: Fleet, j: int, i: int, patient: bool):
     """Whether asking vehicle j has priority over asking vehicle i, which may have lost its patience."""
     apart = fleet.asked[j] - fleet.asked[i]
     if abs(apart) > TIE or (not patient and apart != 0.0):

@@ -114,7 +114,7 @@ def follower(graph: Graph, fleet: Fleet, i: int, lane: int, s: float):
 
 
 @njit(cache=True)
-def change_gain(graph: Graph, fleet: Fleet, i: int, lane: int, now_accel: float, forced: bool, others, n_others: int):
+def change_gain(graph: Graph, fleet: Fleet, i: int, lane, now_accel: float, forced: bool, others, n_others: int):
     """(gain, s, d): MOBIL's incentive to move to `lane` (minus infinity if not safe), and where on it vehicle i would be."""
     s, d = project_on(graph, lane, fleet.x[i], fleet.y[i])
     if graph.length[lane] - s < ROOM_BEFORE_END:
@@ -139,7 +139,12 @@ def change_gain(graph: Graph, fleet: Fleet, i: int, lane: int, now_accel: float,
     if behind != NOBODY:
         wish = fleet.speed[behind] + 1.0
         after = idm(fleet, behind, fleet.speed[behind], wish, back_gap, v)
-        if back_gap < 2.0 + 0.25 * fleet.speed[behind] or (after < -SAFE_BRAKE and not forced) or after < -2.0 * SAFE_BRAKE:
+        if fleet.want[i] != 0:  # a scripted cut-in keeps no distance, but leaves room to brake
+            closing = max(fleet.speed[behind] - v, 0.0)
+            if back_gap < 3.0 + 0.1 * fleet.speed[behind] + closing * closing / (2.0 * SAFE_BRAKE):
+                return -np.inf, s, d
+            return 0.0, s, d
+        if back_gap < 2.0 + 0.25 * fleet.speed[behind] or after < -SAFE_BRAKE * (2.0 if forced else 1.0):
             return -np.inf, s, d
         loss = max(fleet.accel[behind] - after, 0.0)
     if new_accel < -2.0 * SAFE_BRAKE:
@@ -148,7 +153,7 @@ def change_gain(graph: Graph, fleet: Fleet, i: int, lane: int, now_accel: float,
 
 
 @njit(cache=True)
-def begin_change(graph: Graph, fleet: Fleet, i: int, lane: int, s: float, d: float) -> None:
+def begin_change(graph: Graph, fleet: Fleet, i: int, lane, s: float, d: float) -> None:
     """Give vehicle i over to `lane`; its offset shrinks over the next metres it drives."""
     fleet.before[i] = fleet.plan[i, 0]
     fleet.plan[i, :] = NO_LANE

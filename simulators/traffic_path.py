@@ -28,7 +28,7 @@ def next_random(fleet: Fleet, i: int) -> float:
 
 
 @njit(cache=True)
-def point_on(graph: Graph, lane: int, s: float):
+def point_on(graph: Graph, lane: int, s):
     """x, y, cos, sin of the point s metres along a lane (held at its ends)."""
     u = min(max(s / graph.gap[lane], 0.0), graph.first[lane + 1] - graph.first[lane] - 1.0)
     k = min(int(u), graph.first[lane + 1] - graph.first[lane] - 2)
@@ -43,7 +43,7 @@ def point_on(graph: Graph, lane: int, s: float):
 
 
 @njit(cache=True)
-def speed_on(graph: Graph, lane: int, s: float) -> float:
+def speed_on(graph: Graph, lane: int, s):
     """Speed that limit and curvature allow, m/s."""
     k = int(s / graph.gap[lane] + 0.5)
     return graph.speed[min(max(graph.first[lane] + k, graph.first[lane]), graph.first[lane + 1] - 1)]
@@ -88,7 +88,7 @@ def stopping_horizon(v: float) -> float:
 
 
 @njit(cache=True)
-def hit_distance(fleet: Fleet, j: int, x: float, y: float, c: float, s: float, half_width: float):
+def hit_distance(fleet: Fleet, j: int, x, y, c, s, half_width):
     """(hit, along, reach, speed): does box j lie over the corridor at this place; its centre and half extent along it."""
     dx, dy = fleet.x[j] - x, fleet.y[j] - y
     across = -s * dx + c * dy
@@ -104,7 +104,9 @@ def hit_distance(fleet: Fleet, j: int, x: float, y: float, c: float, s: float, h
 
 
 @njit(cache=True)
-def look_ahead(graph: Graph, fleet: Fleet, i: int, others, n_others: int, plan, s0: float, offset: float, change: float, horizon: float):
+def look_ahead(
+    graph: Graph, fleet: Fleet, i: int, others, n_others: int, plan, s0: float, offset: float, change: float, horizon: float
+):
     """(gap, speed, who, allowed) along `plan` (PLAN,) from s0: bumper gap to the first box on it, its speed along the path
     and index (NOBODY: gap is infinity), and the speed that limits and curves ahead allow now."""
     half_l = fleet.length[i] / 2.0

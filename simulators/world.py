@@ -46,7 +46,10 @@ def map_renderer(road_map: RoadMap) -> SceneRenderer:
 
 
 class World:
-    """One situation of `kind` on `road_map`, the same for the same seed. Raises DataError where the map has no place for the kind."""
+    """One situation of `kind` on `road_map`, the same for the same seed.
+
+    Raises DataError where the map has no place for the kind.
+    """
 
     def __init__(self, road_map: RoadMap, town: str, kind: str, seed: int) -> None:
         self.road_map, self.town, self.kind, self.seed = road_map, town, kind, seed
@@ -69,7 +72,9 @@ class World:
 
     def _fill(self, placement: Placement, rng: np.random.Generator) -> None:
         """Ego, actors and traffic, in this order."""
-        self.traffic = Traffic(self.road_map, stream(self.seed, "traffic"), 2 + len(placement.actors) + placement.traffic, map_graph(self.road_map))
+        self.traffic = Traffic(
+            self.road_map, stream(self.seed, "traffic"), 2 + len(placement.actors) + placement.traffic, map_graph(self.road_map)
+        )
         lane = self.traffic.lane_index[self.route.lane_id(self.route_index)]
         self.traffic.add(lane, 0.0, placement.speed, mode=EXTERNAL, size=(PACIFICA.length, PACIFICA.width))
         self._place_ego()
@@ -110,9 +115,14 @@ class World:
         return EgoState(s[:3].copy(), s[3:5].copy(), s[5:7].copy(), float(s[9]), float(s[7]), self.step * DT)
 
     def drive(self, trajectory: Trajectory, steps: int = 5) -> None:
-        """Advance `steps` steps of 0.1 s while the ego tracks `trajectory` (ego frame of the present, at least `steps` * 0.1 s long)."""
+        """Advance `steps` steps of 0.1 s while the ego tracks `trajectory`, in the ego frame of the present.
+
+        Raises DataError where it is shorter than `steps` * 0.1 s.
+        """
         if trajectory.dt * len(trajectory.poses) < steps * DT - 1e-6:
-            raise DataError(f"a plan of {trajectory.dt * len(trajectory.poses):g} s cannot be driven for {steps * DT:g} s: plan further ahead")
+            raise DataError(
+                f"a plan of {trajectory.dt * len(trajectory.poses):g} s cannot be driven for {steps * DT:g} s: plan further ahead"
+            )
         poses = trajectory.to_ego(self.state[:3]).poses
         targets = targets_from_plan(poses[None], trajectory.dt, self.state[:3], max(TRACK_STEPS, steps))
         for state in simulate(self.state[None], targets)[0][1 : steps + 1]:

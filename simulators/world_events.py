@@ -24,7 +24,9 @@ def drivable_area(road_map: RoadMap) -> shapely.Geometry:
     """The drivable area with ROAD_SLACK around it, prepared for many questions."""
     wanted = np.flatnonzero(road_map.polygons.layers == Layer.DRIVABLE_AREA)
     wanted = wanted if len(wanted) else np.arange(len(road_map.polygons))
-    area = shapely.union_all([shapely.buffer(shapely.make_valid(shapely.Polygon(road_map.polygons.ring(int(i)))), ROAD_SLACK) for i in wanted])
+    area = shapely.union_all(
+        [shapely.buffer(shapely.make_valid(shapely.Polygon(road_map.polygons.ring(int(i)))), ROAD_SLACK) for i in wanted]
+    )
     shapely.prepare(area)
     return area
 
@@ -61,7 +63,7 @@ class EventLog:
 
 
 def bicycle_step(state: Array, acceleration: float, steering: float, dt: float, vehicle: VehicleParams = PACIFICA) -> Array:
-    """The state (11,) after `dt` s of drive.core.vehicle's bicycle, driven by acceleration (m/s^2) and wheel angle (rad) asked for.
+    """The state (11,) after `dt` s of drive.core.vehicle's bicycle at the acceleration (m/s^2) and wheel angle (rad) asked for.
 
     Both pass the same first-order lags as under the tracker; the car does not roll backwards.
     """

@@ -84,7 +84,9 @@ def test_vehicles_move_as_cars_do():
     for _ in range(300):
         traffic.step()
         f, n = traffic.fleet, traffic.count
-        now = np.column_stack([f.x[:n] - 0.28 * f.length[:n] * np.cos(f.heading[:n]), f.y[:n] - 0.28 * f.length[:n] * np.sin(f.heading[:n])])
+        now = np.column_stack(
+            [f.x[:n] - 0.28 * f.length[:n] * np.cos(f.heading[:n]), f.y[:n] - 0.28 * f.length[:n] * np.sin(f.heading[:n])]
+        )
         if rear is not None:
             step = now - rear
             worst = max(worst, np.abs(-np.sin(f.heading[:n]) * step[:, 0] + np.cos(f.heading[:n]) * step[:, 1]).max())
@@ -128,7 +130,9 @@ def test_conflicts_of_a_crossing():
     """Crossing and merging paths conflict; paths from one lane, and right turns opposite each other, do not."""
     graph, index = build_graph(crossing())
     pairs = {
-        (a, int(graph.conf_lane[c])) for a in range(len(graph.length)) for c in range(graph.conf_first[a], graph.conf_first[a + 1])
+        (a, int(graph.conf_lane[c]))
+        for a in range(len(graph.length))
+        for c in range(graph.conf_first[a], graph.conf_first[a + 1])
     }
 
     def conflict(a, b):
@@ -212,7 +216,13 @@ def test_capacity_is_told():
 
 @pytest.mark.parametrize(
     ("other", "overlap"),
-    [((4.5, 0.0, 0.0), True), ((5.1, 0.0, 0.0), False), ((0.0, 2.1, 0.0), False), ((3.0, 0.0, np.pi / 2), True), ((4.9, 2.6, np.pi / 4), False)],
+    [
+        ((4.5, 0.0, 0.0), True),
+        ((5.1, 0.0, 0.0), False),
+        ((0.0, 2.1, 0.0), False),
+        ((3.0, 0.0, np.pi / 2), True),
+        ((4.9, 2.6, np.pi / 4), False),
+    ],
 )
 def test_box_overlap(other, overlap):
     first, second = np.array([0.0, 0.0, 0.0, 5.0, 2.0]), np.array([*other, 5.0, 2.0])

@@ -35,7 +35,12 @@ def bezier(a, heading_a, b, heading_b):
     """A smooth curve from a to b with the given headings."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     reach = 0.55 * np.hypot(*(b - a))
-    p = [a, a + reach * np.array([np.cos(heading_a), np.sin(heading_a)]), b - reach * np.array([np.cos(heading_b), np.sin(heading_b)]), b]
+    p = [
+        a,
+        a + reach * np.array([np.cos(heading_a), np.sin(heading_a)]),
+        b - reach * np.array([np.cos(heading_b), np.sin(heading_b)]),
+        b,
+    ]
     t = np.linspace(0.0, 1.0, max(int(np.hypot(*(b - a)) * 1.2), 4))[:, None]
     return (1 - t) ** 3 * p[0] + 3 * t * (1 - t) ** 2 * p[1] + 3 * t**2 * (1 - t) * p[2] + t**3 * p[3]
 
@@ -70,11 +75,16 @@ def crossing():
             # an arm one step counter-clockwise lies to the right of who comes in
             turn = {1: "right", 2: "straight", 3: "left"}[step] if turn else turn
             t = (k + step) % 4
-            points = bezier(
-                turned((HALF, WIDTH / 2), angle), angle + np.pi, turned((HALF, -WIDTH / 2), angles[t]), angles[t]
-            )
+            points = bezier(turned((HALF, WIDTH / 2), angle), angle + np.pi, turned((HALF, -WIDTH / 2), angles[t]), angles[t])
             lanes[f"c{k}{t}"] = lane(
-                f"c{k}{t}", points, 12.0, is_connector=True, turn=turn, junction="x", successors=(f"out{t}",), predecessors=(f"in{k}",)
+                f"c{k}{t}",
+                points,
+                12.0,
+                is_connector=True,
+                turn=turn,
+                junction="x",
+                successors=(f"out{t}",),
+                predecessors=(f"in{k}",),
             )
     return RoadMap("crossing", lanes, drivable(lanes))
 
@@ -89,6 +99,12 @@ def oval(radius=60.0, length=200.0, inner_gap=WIDTH):
         for k, points in enumerate(parts):
             other = {"a": {"right_neighbor": f"b{k}"}, "b": {"left_neighbor": f"a{k}"}}[name]
             lanes[f"{name}{k}"] = lane(
-                f"{name}{k}", points, 14.0, successors=(f"{name}{(k + 1) % 4}",), predecessors=(f"{name}{(k - 1) % 4}",), roadblock=f"r{k}", **other
+                f"{name}{k}",
+                points,
+                14.0,
+                successors=(f"{name}{(k + 1) % 4}",),
+                predecessors=(f"{name}{(k - 1) % 4}",),
+                roadblock=f"r{k}",
+                **other,
             )
     return RoadMap("oval", lanes, drivable(lanes))

@@ -36,7 +36,9 @@ class EpisodeEntry:
         meta = episode.meta
         presents = tuple(scene["present"] for scene in meta["scenes"])
         dropped = tuple(meta["dropped"][k] for k in sorted(meta["dropped"], key=int))
-        return EpisodeEntry(meta["index"], meta["town"], meta["kind"], meta["disturbed"], presents, dropped, file_digest(episode.path))
+        return EpisodeEntry(
+            meta["index"], meta["town"], meta["kind"], meta["disturbed"], presents, dropped, file_digest(episode.path)
+        )
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,18 @@ class Card:
             "planner": self.planner,
             "fingerprint": self.fingerprint(),
             "command": command,
-            "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in ("drive-vla", "numpy", "numba")}},
+            "versions": {
+                "python": platform.python_version(),
+                **{name: metadata.version(name) for name in ("drive-vla", "numpy", "numba")},
+            },
         }
-        plain = {"facts": facts, "scenes": self.scenes, "planner": self.planner, "config": self.config, "episodes": [asdict(e) for e in self.episodes]}
+        plain = {
+            "facts": facts,
+            "scenes": self.scenes,
+            "planner": self.planner,
+            "config": self.config,
+            "episodes": [asdict(e) for e in self.episodes],
+        }
         atomic_write_text(folder / "README.md", _readme(facts, self.config))
         atomic_write_text(folder / CARD, json.dumps(plain, indent=1) + "\n")
 
@@ -87,7 +98,8 @@ class Card:
         try:
             plain = json.loads(path.read_text(encoding="utf-8"))
             episodes = tuple(
-                EpisodeEntry(**{**entry, "presents": tuple(entry["presents"]), "dropped": tuple(entry["dropped"])}) for entry in plain["episodes"]
+                EpisodeEntry(**{**entry, "presents": tuple(entry["presents"]), "dropped": tuple(entry["dropped"])})
+                for entry in plain["episodes"]
             )
             return Card(plain["scenes"], plain["planner"], plain["config"], episodes)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -106,8 +118,8 @@ def _readme(facts: dict[str, Any], config: dict[str, Any]) -> str:
     return f"""# Scenes of the embedded world: {config["split"]}
 
 {facts["scenes"]} scenes of {facts["episodes"]} drives, seed {config["seed"]}, teacher {facts["planner"]}.
-{facts["scenes_of_disturbed_drives"]} scenes are of drives that were disturbed on purpose. Not emitted, as the car had left the road
-or hit something before: {lost}.
+{facts["scenes_of_disturbed_drives"]} scenes are of drives that were disturbed on purpose. Not emitted, as the drive was over
+before: {lost}.
 
 {table("kind", facts["scenes_by_kind"])}
 

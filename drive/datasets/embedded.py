@@ -95,10 +95,10 @@ def load_teacher(name: str) -> PrivilegedPlanner:
 def ensure_embedded(
     root: Path | str, split: str, scenes: int, seed: int = 0, workers: int = 1, progress: bool = True, teacher: str = TEACHER
 ) -> Selected:
-    """The first `scenes` scenes of `split`, in the folder `root`/`split`; generated where they are not there, whole and of this seed.
+    """The first `scenes` scenes of `split`, in the folder `root`/`split`; generated where they are not there, whole, of this seed.
 
-    A larger set is used in part, a smaller one is continued, broken episodes are made again. Raises DataError where the folder holds
-    a set of another seed.
+    A larger set is used in part, a smaller one is continued, broken episodes are made again. `teacher` is for `load_teacher`.
+    Raises DataError where the folder holds a set of another seed.
     """
     folder = Path(root) / split
     config = EpisodeConfig(split, seed)

@@ -63,7 +63,10 @@ class EpisodeConfig:
 
     def plain(self) -> dict[str, Any]:
         """As it comes back from JSON, for the card and for telling sets apart."""
-        cameras = [{**asdict(c), "intrinsics": c.intrinsics.tolist(), "ego_from_camera": c.ego_from_camera.tolist()} for c in self.cameras]
+        cameras = [
+            {**asdict(c), "intrinsics": c.intrinsics.tolist(), "ego_from_camera": c.ego_from_camera.tolist()}
+            for c in self.cameras
+        ]
         return {**asdict(self), "cameras": cameras, "format": FORMAT}
 
 
@@ -109,7 +112,9 @@ def record_episode(config: EpisodeConfig, index: int, planner: PrivilegedPlanner
     while world.step < config.steps:
         plan = planner.plan_privileged([world.privileged()])[0]
         if plan.trajectory is None:
-            raise DataError(f"episode {index} of {config.split} ({town}, {kind}): {planner.name} gave no plan ({plan.status.value})")
+            raise DataError(
+                f"episode {index} of {config.split} ({town}, {kind}): {planner.name} gave no plan ({plan.status.value})"
+            )
         if world.step in config.presents and not world.over:
             scenes.append(_scene(world, plan, planner))
             plans.append(_plan_world(world, plan.trajectory))
@@ -131,13 +136,13 @@ def record_episode(config: EpisodeConfig, index: int, planner: PrivilegedPlanner
 
 
 def _place(town: str, kind: str, config: EpisodeConfig, index: int) -> World:
+    reason = ""
     for attempt in range(PLACES):
-        seed = stream(config.seed, "world", config.split, index, attempt)
         try:
-            return World(town_map(town), town, kind, seed)
-        except DataError as error:
-            last = error
-    raise DataError(f"episode {index} of {config.split}: no place for {kind} in {town} in {PLACES} tries") from last
+            return World(town_map(town), town, kind, stream(config.seed, "world", config.split, index, attempt))
+        except DataError as error:  # this place did not do; the last reason is told below
+            reason = str(error)
+    raise DataError(f"episode {index} of {config.split}: no place for {kind} in {town} in {PLACES} tries ({reason})")
 
 
 def _bursts(steps: int, rng: np.random.Generator) -> list[Burst]:

@@ -60,10 +60,14 @@ class EpisodeFile:
                 meta = json.loads(data["meta"].tobytes())
                 arrays = {name: data[name] for name in ARRAYS}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is not a whole episode file ({error}): generate the set again, whole episodes are kept") from error
+            raise DataError(
+                f"{path} is not a whole episode file ({error}): generate the set again, whole episodes are kept"
+            ) from error
         found = meta.get("config", {}).get("format") if isinstance(meta, dict) else None
         if found != FORMAT:
-            raise DataError(f"{path} has episode format {found}, this drive reads {FORMAT}: generate the set again in an empty folder")
+            raise DataError(
+                f"{path} has episode format {found}, this drive reads {FORMAT}: generate the set again in an empty folder"
+            )
         return EpisodeFile(path, meta, arrays)
 
     def __len__(self) -> int:
@@ -82,7 +86,9 @@ class EpisodeFile:
         ends = self.arrays["frame_ends"]
         row = step // REPLAN * len(self.cameras) + camera
         if step % REPLAN or not 0 <= row < len(ends):
-            raise DataError(f"{self.path}: no frame was taken at step {step}; there is one every {REPLAN} steps up to the last scene")
+            raise DataError(
+                f"{self.path}: no frame was taken at step {step}; there is one every {REPLAN} steps up to the last scene"
+            )
         first = int(ends[row - 1]) if row else 0
         try:
             with Image.open(BytesIO(self.arrays["frames"][first : int(ends[row])].tobytes())) as image:
@@ -91,7 +97,7 @@ class EpisodeFile:
             raise DataError(f"{self.path}: frame {row} cannot be decoded ({error}): generate the set again") from error
 
     def scenario(self, number: int) -> Scenario:
-        """Scene `number` with 1.5 s behind its present and 5 s ahead of it, at 10 Hz. Raises DataError on NaN, naming the record."""
+        """Scene `number`, 1.5 s behind its present and 5 s ahead of it, at 10 Hz. Raises DataError on NaN, naming the record."""
         scene, meta = self.meta["scenes"][number], self.meta
         name = f"{self.path.stem}-{scene['present']:03d}"
         cut = slice(scene["present"] - HISTORY, scene["present"] + FUTURE + 1)
@@ -102,7 +108,9 @@ class EpisodeFile:
         records = {"ego": ego, "agents": motion[valid], "teacher plan": plan, "route": route}
         broken = [record for record, values in records.items() if not np.isfinite(values).all()]
         if broken or len(ego) != HISTORY + FUTURE + 1:
-            raise DataError(f"{self.path}: scene {name} has NaN in, or lacks steps of: {', '.join(broken) or 'ego'}: generate the set again")
+            raise DataError(
+                f"{self.path}: scene {name} has NaN in, or lacks steps of: {', '.join(broken) or 'ego'}: generate the set again"
+            )
         seen = valid.any(1)
         index = np.flatnonzero(seen)
         agents = Tracks(
@@ -131,7 +139,12 @@ class EpisodeFile:
             teacher=Trajectory(relative(plan[0], plan[stride : stride * PLAN_STEPS + 1 : stride]), PLAN_DT),
             reference_world=plan,
             reasoning=scene["reasoning"],
-            notes={"town": meta["town"], "disturbed": meta["disturbed"], "complex": scene["complex"], "episode_step": scene["present"]},
+            notes={
+                "town": meta["town"],
+                "disturbed": meta["disturbed"],
+                "complex": scene["complex"],
+                "episode_step": scene["present"],
+            },
         )
 
 

@@ -37,9 +37,9 @@ def generate(
 ) -> Card:
     """Fill `folder` with episodes until they hold `scenes` scenes, and write its card.
 
-    `planner_factory` is called once in each process and must be picklable. Whole episodes already there are kept, broken ones done
-    again. Raises DataError where the folder holds another set, or the planner leaves nothing to emit; DriveError on a full disk or
-    when a worker is killed.
+    `planner_factory` is called once in each process and must be picklable. Whole episodes already there are kept, broken ones
+    done again. Raises DataError where the folder holds another set, or the planner leaves nothing to emit; DriveError on a full
+    disk or when a worker is killed.
     """
     folder = Path(folder)
     if scenes < 1:
@@ -59,7 +59,9 @@ def generate(
             if have >= scenes:
                 break
             if len(entries) >= EMPTY_EPISODES and not any(e.presents for e in entries[-EMPTY_EPISODES:]):
-                raise DataError(f"{folder}: the last {EMPTY_EPISODES} episodes gave no scene, the planner leaves the road or collides at once")
+                raise DataError(
+                    f"{folder}: the last {EMPTY_EPISODES} episodes gave no scene, the planner leaves the road or collides at once"
+                )
     for path in folder.glob("episode-*.npz"):  # those that ran ahead of the number
         if path.name > episode_name(entries[-1].index):
             path.unlink()
@@ -90,7 +92,9 @@ def _episodes(folder: Path, config: EpisodeConfig, factory: PlannerFactory, work
             yield make_episode(folder, config, index, planner)
     # spawn: a fork of a process that runs threads (torch, tqdm) may lock up
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, max(scenes // 4, 1)), mp_context=context, initializer=_start_worker, initargs=(factory,))
+    pool = ProcessPoolExecutor(
+        min(workers, max(scenes // 4, 1)), mp_context=context, initializer=_start_worker, initargs=(factory,)
+    )
     pending: deque[Future[EpisodeEntry]] = deque()
     indexes = count()
     try:
@@ -99,7 +103,9 @@ def _episodes(folder: Path, config: EpisodeConfig, factory: PlannerFactory, work
                 pending.append(pool.submit(_work, folder, config, next(indexes)))
             yield pending.popleft().result()
     except BrokenProcessPool as error:
-        raise DriveError(f"a worker that generates {folder} was killed (out of memory?): run the command again with fewer workers") from error
+        raise DriveError(
+            f"a worker that generates {folder} was killed (out of memory?): run the command again with fewer workers"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -113,4 +119,3 @@ def _work(folder: Path, config: EpisodeConfig, index: int) -> EpisodeEntry:
     if _planner is None:
         raise DriveError("a generating worker was not started by generate()")
     return make_episode(folder, config, index, _planner)
-
