@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shlex
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -112,7 +114,16 @@ def _episodes(folder: Path, config: EpisodeConfig, factory: PlannerFactory, work
 
 def _start_worker(factory: PlannerFactory) -> None:
     global _planner
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _planner = factory()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot stop its workers: they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(folder: Path, config: EpisodeConfig, index: int) -> EpisodeEntry:
