@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness import Row, ratio, timed
+from harness import Row, timed
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from toy_scenes import CORPUS, toy_codebook, toy_scenario
@@ -71,8 +71,8 @@ def measure() -> list[Row]:
     shape = f"{size:.1f} M parameters, {SCENES} prompts of {len(prompts[0].ids)} tokens x {GROUP} x 12 tokens"
     rollout, update, plain = (float(np.median(x)) for x in ([p[0][0] for p in pairs], [p[0][1] for p in pairs], [p[1] for p in pairs]))
     gain = float(np.median([p[1] / sum(p[0]) for p in pairs]))
-    rows.append(Row(f"GRPO step, {shape}", f"{rollout + update:.2f} s", f"roll-out {rollout:.2f} s, log-probs and backward {update:.2f} s"))
-    rows.append(Row("the same with replicated prompts", f"{plain:.2f} s", f"{gain:.1f} x ours, median of paired rounds"))
+    rows.append(Row(f"GRPO step, {shape}", rollout + update, "s", f"roll-out {rollout:.2f} s, log-probs and backward {update:.2f} s"))
+    rows.append(Row("the same with replicated prompts", plain, "s", f"{gain:.1f} x ours, median of paired rounds"))
 
     model, processor = build_tiny(CORPUS, 0, 512)
     tiny = VlaPolicy.from_backbone(model, processor, toy_codebook(), ModelConfig(freeze_vision=True))
@@ -84,11 +84,10 @@ def measure() -> list[Row]:
             terms = policy.sft_terms(batch, ids)
             (terms.language + terms.action).sum().backward()
 
-        seconds = timed(step)
-        rows.append(Row(f"SFT of the tiny model, batch 32, {name}", f"{32 / seconds:.0f} samples/s", ""))
+        rows.append(Row(f"SFT of the tiny model, batch 32, {name}", 32 / timed(step).median, "samples/s"))
     for mode in ("fast", "slow"):
         one, many = VlaPlanner(tiny, mode), VlaPlanner(tiny, mode)
         alone = timed(lambda one=one: one.plan(observations[:1]))
         together = timed(lambda many=many: many.plan(observations))
-        rows.append(Row(f"{mode} plan of the tiny model", f"{1000 * alone:.0f} ms", f"{1000 * together / 32:.1f} ms a plan in a batch of 32"))
+        rows.append(Row(f"{mode} plan of the tiny model", 1000 * alone.median, "ms", f"{1000 * together.median / 32:.1f} ms a plan in a batch of 32"))
     return rows

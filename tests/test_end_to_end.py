@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false, reportOptionalSubscript=false
 """The command line from data to score, on a handful of scenes: killed runs resume to the same numbers, bad input leaves nothing behind."""
 
 import json

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false, reportOptionalSubscript=false
 """SFT and GRPO: their maths by hand, proof of learning on a small task, and resuming."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false, reportOptionalSubscript=false
 """Grammar, constrained decoding and log-probabilities of the VLA, on the tiny model with random weights."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false, reportOptionalSubscript=false
 """The real loading, LoRA and checkpoint code on small random models of every family's own classes."""
 
 import json

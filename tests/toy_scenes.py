@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false, reportOptionalSubscript=false
 """A straight road with a few situations, small enough to train on in a test."""
 
 from functools import lru_cache

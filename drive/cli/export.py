@@ -1,0 +1,77 @@
+"""Examples:
+  drive export runs/20260131-235959-pretrain out/tiny-base       the base model
+  drive export runs/20260131-235959-grpo out/tiny-drive          a VLA with its codebook
+
+Writes the newest checkpoint of a finished run in half precision with a model card (what it is, the command, data, metrics), ready to be
+shared; no optimiser state.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+HELP = "write a run's model in half precision, with its card"
+LIMITS = (
+    "Trained on scenes of drive's embedded world alone: flat-coloured pictures of synthetic towns. It knows nothing of real cameras, "
+    "lights, pedestrians or weather, and must not drive anything real."
+)
+
+
+def run(argv: list[str]) -> int:
+    """`drive export RUN FOLDER`."""
+    import torch
+
+    from drive.core.errors import CheckpointError, ConfigError
+    from drive.core.files import atomic_folder
+    from drive.core.runs import RunFolder
+    from drive.planners.vla.checkpoint import load_policy, save_policy
+
+    if len(argv) != 2:
+        raise ConfigError("drive export takes a run folder and a folder to write: drive export runs/<date>-grpo out/model")
+    source, target = RunFolder.open(argv[0]), Path(argv[1])
+    if not source.is_finished:
+        raise CheckpointError(f"{source.path} is not finished: go on with `drive resume {source.path}` first")
+    latest = source.latest_checkpoint()
+    if latest is None:
+        raise CheckpointError(f"{source.path} holds no checkpoint")
+    card = _card(source, target.name)
+    with atomic_folder(target) as folder:
+        if source.stage == "pretrain":
+            _export_base(latest[1], folder)
+            (folder / "README.md").write_text(card)
+        else:
+            save_policy(load_policy(latest[1]), folder, torch.float16, card)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
+    print(f"written: {target} ({size:.1f} MB)")
+    return 0
+
+
+def _export_base(checkpoint: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from drive.planners.vla.processor import ImageTextProcessor
+
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float16)
+    model.save_pretrained(folder)
+    ImageTextProcessor.load(checkpoint).save_pretrained(folder)
+
+
+def _card(run: Any, name: str) -> str:
+    from drive.report.cards import model_card
+
+    what = {
+        "pretrain": "A vision-language base model of the embedded world: captions and questions, no actions. SFT starts from it.",
+        "sft": "A fast and slow thinking driving VLA after supervised fine-tuning on the expert's plans.",
+        "grpo": "A fast and slow thinking driving VLA after supervised fine-tuning and GRPO on pdms_v1_1.",
+    }[run.stage]
+    merged: dict[str, float] = {}
+    for line in run.metrics():
+        merged.update({k: v for k, v in line.items() if isinstance(v, (int, float)) and not k.startswith("time/")})
+    shown = {k: v for k, v in merged.items() if k.startswith("val/") or k in ("step", "reward", "loss", "action_loss")}
+    command = (run.path / "command.txt").read_text().strip()
+    import json
+
+    data = json.loads((run.path / "data.json").read_text()).get("train", "")
+    return model_card(name, run.config["model"], what, command, data, shown, limits=LIMITS)
