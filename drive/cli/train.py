@@ -56,7 +56,7 @@ def typed_sections(config: dict[str, Any]) -> dict[str, Any]:
 
     stages = {"pretrain": PretrainConfig, "sft": SftConfig, "grpo": GrpoConfig}
     stage = {k: v for k, v in config["stage"].items() if k != "name"}
-    hints = ("reasoning_weight", "label_spread", "sft_learning_rate", "grpo_learning_rate")  # read by the stage files
+    hints = ("reasoning_weight", "label_spread", "sft_learning_rate", "grpo_learning_rate", "embedding_lr_share")  # read by the stage files
     model = {k: v for k, v in config["model"].items() if k not in hints}
     tokenizer = {k: v for k, v in config["tokenizer"].items() if k not in ("name", "codebook")}
     return {

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from drive.core.runs import RunFolder
 from drive.core.seeds import torch_rng
 from drive.core.types import Scenario
+from drive.planners.vla.checkpoint import save_policy
 from drive.planners.vla.decode import Answers
 from drive.planners.vla.encode import EncodedPrompt
 from drive.planners.vla.grammar import Kind
-from drive.planners.vla.checkpoint import save_policy
 from drive.planners.vla.policy import VlaPolicy
 from drive.rewards.pdms import RewardBatch, RewardConfig, pdms_reward
 from drive.stages.loop import LoopConfig, OptimConfig, apply_gradients, batch_indices, load_optimizer, make_optimizer, run_loop
@@ -195,7 +195,7 @@ def train_grpo(
     val_store = TeacherStore(val, policy, config.validate_scenes) if val is not None and config.validate_scenes else None
     reference = Reference(start_policy() if start_policy is not None and resume_from is not None else policy)
     reference.policy = policy
-    optimizer = make_optimizer(policy.parameters(), config.optim)
+    optimizer = make_optimizer(policy.model, config.optim)
     start = 0
     if resume_from is not None:
         start = resume_from[0]

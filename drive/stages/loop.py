@@ -33,6 +33,7 @@ class OptimConfig:
     warmup_steps: int = 50
     final_lr_share: float = 0.1
     clip_norm: float = 1.0  # of the gradient over all weights
+    embedding_lr_share: float = 1.0  # of the rate, for the embedding rows: their starting geometry is worth keeping
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,19 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     return config.learning_rate * share
 
 
-def make_optimizer(policy_parameters: list[torch.nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW; no weight decay on vectors (norms, biases)."""
-    matrices = [p for p in policy_parameters if p.ndim >= 2]
-    vectors = [p for p in policy_parameters if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
+def make_optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over the weights that are trained; no weight decay on vectors (norms, biases) and embeddings."""
+    embeddings = {id(p) for p in model.get_input_embeddings().parameters()}  # type: ignore[operator]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    rows = [p for p in trained if id(p) in embeddings]
+    matrices = [p for p in trained if id(p) not in embeddings and p.ndim >= 2]
+    vectors = [p for p in trained if id(p) not in embeddings and p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay, "share": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "share": 1.0},
+        {"params": rows, "weight_decay": 0.0, "share": config.embedding_lr_share},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=(0.9, 0.95))
 
 
 def batch_indices(count: int, batch: int, step: int, seed: int) -> NDArray[np.int64]:
@@ -124,7 +132,7 @@ def run_loop(
         # dropout of adapters is the only thing that draws from the global generator
         torch.manual_seed(stream(loop.seed, "step", step))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(optim, step, loop.steps)
+            group["lr"] = group["share"] * learning_rate(optim, step, loop.steps)
         metrics = step_fn(step)
         last = step + 1 == loop.steps
         if (step + 1) % loop.log_every == 0 or last:

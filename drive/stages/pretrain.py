@@ -141,7 +141,7 @@ def train_base(
     trainer, held_out = CaptionTrainer(model, processor, train), CaptionTrainer(model, processor, val)
     val_talks, _ = collect(val, min(len(val), config.validate_scenes), config.seed)
     parameters = list(model.parameters())
-    optimizer = make_optimizer(parameters, config.optim)
+    optimizer = make_optimizer(model, config.optim)
     start = 0
     if resume_from is not None:
         start, folder = resume_from

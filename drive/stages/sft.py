@@ -20,8 +20,8 @@ from drive.benchmarks.pdms import evaluate_pdms
 from drive.core.runs import RunFolder
 from drive.core.types import Scenario
 from drive.metrics.displacement import ade
-from drive.planners.vla.planner import VlaPlanner
 from drive.planners.vla.checkpoint import save_policy
+from drive.planners.vla.planner import VlaPlanner
 from drive.planners.vla.policy import SftTerms, VlaPolicy
 from drive.stages.loop import LoopConfig, OptimConfig, apply_gradients, batch_indices, load_optimizer, make_optimizer, run_loop
 from drive.stages.scenes import TeacherStore
@@ -87,7 +87,7 @@ def train_sft(
     store = TeacherStore(train, policy, config.max_scenes)
     val_store = TeacherStore(val, policy, config.validate_scenes) if val is not None and config.validate_scenes else None
     parameters = policy.parameters()
-    optimizer = make_optimizer(parameters, config.optim)
+    optimizer = make_optimizer(policy.model, config.optim)
     start = 0
     if resume_from is not None:
         start = resume_from[0]

@@ -50,7 +50,7 @@ def motion_features(deltas: NDArray[np.float64], dim: int) -> torch.Tensor:
     """(K, dim) random Fourier features of SE(2) motions (K, 3): motions that are close have close features, unit variance."""
     rng = torch_rng(0, "motion features")
     scale = torch.tensor([1.0, 4.0, 8.0], dtype=torch.float64)  # 1 m ahead, 25 cm sideways and 7 degrees count alike
-    frequency = torch.randn(3, dim // 2, generator=rng, dtype=torch.float64) * torch.logspace(-1.2, 0.3, dim // 2, dtype=torch.float64)
+    frequency = torch.randn(3, dim // 2, generator=rng, dtype=torch.float64) * torch.logspace(-1.3, 0.9, dim // 2, dtype=torch.float64)
     phase = torch.from_numpy(deltas) * scale @ frequency
     return (torch.cat([phase.sin(), phase.cos()], dim=1) * 2**0.5).float()
 
