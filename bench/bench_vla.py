@@ -78,7 +78,7 @@ def measure() -> list[Row]:
     tiny = VlaPolicy.from_backbone(model, processor, toy_codebook(), ModelConfig(freeze_vision=True))
     for name, policy in (("all weights", VlaPolicy(model, processor, tiny.codebook, ModelConfig())), ("vision frozen, features kept", tiny)):
         batch = policy.encode(observations)
-        ids = policy.target_ids(np.zeros((32, 10), np.int64), [None] * 24 + ["car ahead . brake and stop"] * 8)
+        ids = policy.target_ids(batch, np.zeros((32, 10), np.int64), [None] * 24 + ["car ahead . brake and stop"] * 8)
 
         def step(policy=policy, batch=batch, ids=ids) -> None:
             terms = policy.sft_terms(batch, ids)

@@ -47,9 +47,10 @@ def test_sft_terms_do_not_depend_on_what_else_is_in_the_batch(scenes):
     policy = new_policy()
     store = TeacherStore(scenes[:4], policy)
     texts = [None, "car ahead . brake and stop", None, "road free"]
-    together = policy.sft_terms([store.prompt(i) for i in range(4)], policy.target_ids(store.actions, texts))
+    prompts = [store.prompt(i) for i in range(4)]
+    together = policy.sft_terms(prompts, policy.target_ids(prompts, store.actions, texts))
     for i in range(4):
-        alone = policy.sft_terms([store.prompt(i)], policy.target_ids(store.actions[i : i + 1], texts[i : i + 1]))
+        alone = policy.sft_terms(prompts[i : i + 1], policy.target_ids(prompts[i : i + 1], store.actions[i : i + 1], texts[i : i + 1]))
         torch.testing.assert_close(together.action[i], alone.action[0], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(together.language[i], alone.language[0], atol=1e-4, rtol=1e-4)
 
@@ -58,7 +59,7 @@ def test_sft_masks_the_prompt_and_the_padding(scenes):
     """The action loss of a fresh model is about log(vocabulary) on exactly ten tokens, whatever the padding behind them."""
     policy = new_policy()
     store = TeacherStore(scenes[:1], policy)
-    ids = policy.target_ids(store.actions[:1], [None])
+    ids = policy.target_ids([store.prompt(0)], store.actions[:1], [None])
     padded = torch.nn.functional.pad(ids, (0, 7), value=policy.grammar.pad)
     short, long = policy.sft_terms([store.prompt(0)], ids), policy.sft_terms([store.prompt(0)], padded)
     torch.testing.assert_close(short.action, long.action, atol=1e-4, rtol=1e-4)

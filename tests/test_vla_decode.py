@@ -67,8 +67,8 @@ def test_every_sampled_answer_obeys_the_grammar(policy, prompts, mode):
     if mode != "adaptive":
         assert {d.mode for d in decoded} == {mode}
     lengths = answers.lengths.tolist()
-    assert all(n == 12 for n, d in zip(lengths, decoded) if d.mode == "fast")
-    assert all(13 < n <= policy.grammar.max_length for n, d in zip(lengths, decoded) if d.mode == "slow")
+    assert all(n == 13 for n, d in zip(lengths, decoded) if d.mode == "fast")
+    assert all(14 < n <= policy.grammar.max_length for n, d in zip(lengths, decoded) if d.mode == "slow")
 
 
 def test_log_probs_with_shared_prefix_equal_the_plain_forward_and_the_sampler(policy, prompts):
@@ -109,13 +109,14 @@ def test_gradients_through_the_shared_prefix_equal_the_plain_ones(policy, prompt
 def test_kinds_and_parse_of_hand_made_answers(policy):
     g: Grammar = policy.grammar
     actions = list(range(10))
-    fast, slow = g.answer_ids(actions, None), g.answer_ids(actions, [7, 8])
+    fast, slow = g.answer_ids(actions, None, now=5), g.answer_ids(actions, [7, 8], now=5)
+    assert fast[1] == slow[5] == int(g.action_ids[5])
     ids = torch.full((2, len(slow)), g.pad)
     ids[0, : len(fast)], ids[1] = torch.tensor(fast), torch.tensor(slow)
     kinds = g.kinds(ids)
     M, T, A, F, P = (int(k) for k in (Kind.MODE, Kind.TEXT, Kind.ACTION, Kind.FORCED, Kind.PAD))
-    assert kinds[0].tolist() == [M, *[A] * 10, F, P, P, P, P]
-    assert kinds[1].tolist() == [M, T, T, T, F, *[A] * 10, F]
+    assert kinds[0].tolist() == [M, F, *[A] * 10, F, P, P, P, P]
+    assert kinds[1].tolist() == [M, T, T, T, F, F, *[A] * 10, F]
     assert g.parse(fast) == (actions, []) and g.parse(slow) == (actions, [7, 8])
 
 
@@ -125,7 +126,7 @@ def test_a_broken_answer_is_undecodable_and_never_a_default_motion(policy, damag
     ids = g.answer_ids(list(range(10)), [7, 8])
     broken = {
         "short": ids[:-3],
-        "text among actions": [*ids[:8], 7, *ids[9:]],
+        "text among actions": [*ids[:9], 7, *ids[10:]],
         "no end": [*ids[:-1], g.answer],
         "thought never closed": [g.think, 7, 8],
         "no answer": [7, 8, 9],

@@ -143,7 +143,7 @@ def test_lora_trains_adapters_and_new_rows_alone(policy, observations):
     assert all("lora_" in n or "trainable_tokens" in n for n in names)
     assert not any("visual" in n or "vision_model" in n for n in names)
     prompts = policy.encode(observations)
-    ids = policy.target_ids(policy.codebook.encode(toy_scenario(1).teacher.poses[None]).repeat(3, 0), [None, "road free", None])
+    ids = policy.target_ids(prompts, policy.codebook.encode(toy_scenario(1).teacher.poses[None]).repeat(3, 0), [None, "road free", None])
     terms = policy.sft_terms(prompts, ids)
     (terms.language + terms.action).sum().backward()
     moved = [n for n, p in policy.model.named_parameters() if p.grad is not None and float(p.grad.abs().max()) > 0]

@@ -61,8 +61,9 @@ def validate(policy: VlaPolicy, store: TeacherStore, seed: int) -> dict[str, flo
     with torch.no_grad():
         for start in range(0, len(store), 32):
             index = range(start, min(start + 32, len(store)))
-            ids = policy.target_ids(store.actions[start : start + 32], [None] * len(index))
-            accuracy.append(policy.sft_terms([store.prompt(i) for i in index], ids).accuracy)
+            prompts = [store.prompt(i) for i in index]
+            ids = policy.target_ids(prompts, store.actions[start : start + 32], [None] * len(index))
+            accuracy.append(policy.sft_terms(prompts, ids).accuracy)
     result = evaluate_pdms([store.dataset[i] for i in range(len(store))], VlaPlanner(policy), batch=32, pdm_scenes=store.pdm_scene)
     decoded = [i for i, row in enumerate(result.rows) if row.poses_ego is not None]
     errors = [float(ade(result.rows[i].poses_ego[None], store.poses[i][None])[0]) for i in decoded]
@@ -103,8 +104,9 @@ def train_sft(
         sums = torch.zeros(3)
         for at in range(0, len(index), config.micro_batch):
             part, part_texts = index[at : at + config.micro_batch], texts[at : at + config.micro_batch]
-            ids = policy.target_ids(store.actions[part], part_texts)
-            terms = policy.sft_terms([store.prompt(int(i)) for i in part], ids, config.label_spread)
+            prompts = [store.prompt(int(i)) for i in part]
+            ids = policy.target_ids(prompts, store.actions[part], part_texts)
+            terms = policy.sft_terms(prompts, ids, config.label_spread)
             slow = torch.tensor([text is not None for text in part_texts], device=policy.device)
             (sft_loss(terms, slow, config.reasoning_weight, config.action_weight) / total_weight).backward()
             sums += torch.tensor([terms.language.sum().item(), terms.action.sum().item(), terms.accuracy.sum().item()])

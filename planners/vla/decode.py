@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 from drive.planners.vla.grammar import Grammar, Kind
 
-_MODE, _TEXT, _ANSWER, _ACTION = range(4)  # what a row's next token is
+_MODE, _TEXT, _ANSWER, _NOW, _ACTION = range(5)  # what a row's next token is
 
 
 @dataclass
@@ -26,11 +26,12 @@ class Prefix:
     mask: torch.Tensor  # (B, L) 1 where the prompt is, 0 on its left padding
     next_position: torch.Tensor  # (B,) rotary position of the first answer token
     logits: torch.Tensor  # (B, V) for the first answer token
+    now: torch.Tensor  # (B,) action token of the present motion
 
     def rows(self, index: torch.Tensor) -> Prefix:
         """The prompts of `index` (N,), repeated or left out as it says; differentiable."""
         layers = [(k[index], v[index]) for k, v in self.layers]
-        return Prefix(layers, self.mask[index], self.next_position[index], self.logits[index])
+        return Prefix(layers, self.mask[index], self.next_position[index], self.logits[index], self.now[index])
 
     def cache(self) -> DynamicCache:
         """A cache that starts from this prefix and grows by concatenation, so that the prefix itself stays as it is."""
@@ -56,8 +57,8 @@ def _inner(model):
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def prefill(model, inputs: dict[str, Any]) -> Prefix:
-    """Run B left-padded prompts once."""
+def prefill(model, inputs: dict[str, Any], now: torch.Tensor) -> Prefix:
+    """Run B left-padded prompts once; now (B,) is the action token of each one's present motion."""
     out = model(**inputs, use_cache=True, logits_to_keep=1)
     mask = inputs["attention_mask"]
     position = mask.sum(1)
@@ -65,7 +66,7 @@ def prefill(model, inputs: dict[str, Any]) -> Prefix:
     if deltas is not None:
         position = position + deltas.view(-1).to(position)
     layers = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
-    return Prefix(layers, mask, position, out.logits[:, -1])
+    return Prefix(layers, mask, position, out.logits[:, -1], now)
 
 
 def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,8 +82,8 @@ def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator
 class _Rows:
     """The rows still being written, and what the grammar lets each write next."""
 
-    def __init__(self, grammar: Grammar, count: int, device: torch.device) -> None:
-        self.grammar = grammar
+    def __init__(self, grammar: Grammar, now: torch.Tensor) -> None:
+        self.grammar, self.now, count, device = grammar, now, len(now), now.device
         self.state = torch.full((count,), _MODE, device=device)
         self.thought = torch.zeros(count, dtype=torch.long, device=device)
         self.actions = torch.zeros(count, dtype=torch.long, device=device)
@@ -92,7 +93,7 @@ class _Rows:
 
     def next(self, logits: torch.Tensor, mode: str, temperature: float, generator) -> tuple[torch.Tensor, torch.Tensor]:
         """(token (n,), log-probability (n,)) for logits (n, V)."""
-        token = torch.full_like(self.state, self.grammar.answer)
+        token = torch.where(self.state == _NOW, self.now, self.grammar.answer)
         log_prob = torch.zeros(len(token), device=logits.device)
         allowed = {_TEXT: self.text_ids, _ACTION: self.action_ids}
         if mode == "adaptive":
@@ -114,12 +115,14 @@ class _Rows:
         self.actions += self.state == _ACTION
         state = torch.where(token == self.grammar.think, _TEXT, self.state)
         state = torch.where(token == self.grammar.think_end, _ANSWER, state)
-        self.state = torch.where(token == self.grammar.answer, _ACTION, state)
+        state = torch.where(self.state == _NOW, _ACTION, state)
+        self.state = torch.where(token == self.grammar.answer, _NOW, state)
         return self.actions == self.grammar.plan_tokens
 
     def keep(self, index: torch.Tensor) -> None:
         """Drop the rows that are not in `index`."""
-        self.state, self.thought, self.actions = self.state[index], self.thought[index], self.actions[index]
+        self.state, self.thought = self.state[index], self.thought[index]
+        self.actions, self.now = self.actions[index], self.now[index]
 
 
 @torch.no_grad()
@@ -138,7 +141,7 @@ def sample(
     count, device = len(prefix.logits), prefix.logits.device
     ids = torch.full((count, grammar.max_length), grammar.pad, dtype=torch.long, device=device)
     log_probs = torch.zeros(count, grammar.max_length, device=device)
-    rows, alive = _Rows(grammar, count, device), torch.arange(count, device=device)
+    rows, alive = _Rows(grammar, prefix.now), torch.arange(count, device=device)
     cache, logits, position = prefix.cache(), prefix.logits, prefix.next_position
     padded = bool((prefix.mask == 0).any())
     mask = prefix.mask

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from drive.core.types import Observation
 from drive.planners.vla.processor import ImageTextProcessor
-from drive.planners.vla.prompt import frames, messages, past_deltas, plan_request
+from drive.planners.vla.prompt import frames, messages, past_deltas, plan_request, present_motion
 from drive.tokenizers.kdisk import KDiskTokenizer
 
 
@@ -22,6 +22,7 @@ class EncodedPrompt:
 
     ids: tuple[int, ...]
     images: NDArray[np.uint8]  # (N, H, W, 3)
+    now: int = 0  # action index of the present motion
     features: torch.Tensor | None = None  # (tokens, hidden) of the frames, kept where the vision tower is frozen
 
 
@@ -49,7 +50,10 @@ class PromptEncoder:
 
     def encode_observation(self, observation: Observation) -> EncodedPrompt:
         """The planning prompt of an observation."""
-        return self.encode(frames(observation), self.request(observation))
+        prompt = self.encode(frames(observation), self.request(observation))
+        if self.codebook is not None:
+            prompt.now = int(self.codebook.nearest(present_motion(observation, self.codebook.dt)[None])[0][0])
+        return prompt
 
     def request(self, observation: Observation) -> str:
         """The planning request, with the past motions in the codebook's words where frames and tokens keep the same time."""

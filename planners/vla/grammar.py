@@ -1,6 +1,8 @@
-"""The answer grammar: `[<think> reasoning </think>] <answer> exactly T action tokens <end>`.
+"""The answer grammar: `[<think> reasoning </think>] <answer> now, exactly T action tokens, <end>`.
 
-Fast thinking opens with <answer>, slow thinking with <think>; so the choice of mode is one token with two values. The
+Fast thinking opens with <answer>, slow thinking with <think>; so the choice of mode is one token with two values. `now` is not
+generated: it is the action token of the ego's present motion, given by the observation, so that the first action continues a motion
+as all the others do (a small model that had to look its speed up in the prompt took most of its training to learn that). The
 grammar knows tokens by name only: their ids are looked up in whatever tokenizer is at hand.
 """
 
@@ -67,8 +69,8 @@ class Grammar:
 
     @property
     def fast_length(self) -> int:
-        """Tokens of a fast answer: <answer>, T actions, end."""
-        return self.plan_tokens + 2
+        """Tokens of a fast answer: <answer>, now, T actions, end."""
+        return self.plan_tokens + 3
 
     @property
     def max_length(self) -> int:
@@ -81,9 +83,12 @@ class Grammar:
         index[self.action_ids.to(device)] = torch.arange(len(self.action_ids), device=device)
         return index
 
-    def answer_ids(self, actions: list[int], reasoning_ids: list[int] | None) -> list[int]:
-        """Token ids of an answer; `reasoning_ids` None gives the fast form. Reasoning is cut at `max_reasoning`."""
-        plan = [self.answer, *self.action_ids[actions].tolist(), self.end]
+    def answer_ids(self, actions: list[int], reasoning_ids: list[int] | None, now: int = 0) -> list[int]:
+        """Token ids of an answer; `reasoning_ids` None gives the fast form. Reasoning is cut at `max_reasoning`.
+
+        now: action index of the present motion.
+        """
+        plan = [self.answer, *self.action_ids[[now, *actions]].tolist(), self.end]
         if reasoning_ids is None:
             return plan
         return [self.think, *reasoning_ids[: self.max_reasoning], self.think_end, *plan]
@@ -96,12 +101,12 @@ class Grammar:
         slow = (ids[:, :1] == self.think).expand_as(ids)
         closed = is_answer.cumsum(1) > 0  # from <answer> on
         after = closed & ~is_answer
-        position = after.long().cumsum(1)  # 1..T are actions, T + 1 is the end
+        position = after.long().cumsum(1) - 1  # 0 is now, 1..T are actions, T + 1 is the end
         kinds = torch.full_like(ids, int(Kind.PAD))
         kinds[slow & ~closed] = int(Kind.TEXT)
         kinds[is_answer & slow] = int(Kind.FORCED)
-        kinds[after & (position <= self.plan_tokens)] = int(Kind.ACTION)
-        kinds[after & (position == self.plan_tokens + 1)] = int(Kind.FORCED)
+        kinds[after & (position >= 1) & (position <= self.plan_tokens)] = int(Kind.ACTION)
+        kinds[after & ((position == 0) | (position == self.plan_tokens + 1))] = int(Kind.FORCED)
         kinds[first] = int(Kind.MODE)
         # A thought that reached its longest length is closed by the grammar, not by the model.
         thought = (kinds == int(Kind.TEXT)).long().cumsum(1)
@@ -117,8 +122,8 @@ class Grammar:
                 return None, ids[1:]
             close = ids.index(self.think_end)
             reasoning, ids = ids[1:close], ids[close + 1 :]
-        if len(ids) < self.fast_length or ids[0] != self.answer or ids[self.plan_tokens + 1] != self.end:
+        if len(ids) < self.fast_length or ids[0] != self.answer or ids[self.plan_tokens + 2] != self.end:
             return None, reasoning
         index = {int(token): i for i, token in enumerate(self.action_ids.tolist())}
-        actions = [index.get(token, -1) for token in ids[1 : self.plan_tokens + 1]]
+        actions = [index.get(token, -1) for token in ids[2 : self.plan_tokens + 2]]
         return (None if -1 in actions else actions), reasoning

@@ -110,7 +110,8 @@ class VlaPolicy:
 
     def prefix(self, prompts: Sequence[EncodedPrompt]) -> Prefix:
         """The prompts' shared cache; differentiable outside torch.no_grad."""
-        return prefill(self.model, self.inputs(prompts))
+        now = self.grammar.action_ids[[p.now for p in prompts]].to(self.device)
+        return prefill(self.model, self.inputs(prompts), now)
 
     def sample(
         self, prefix: Prefix, group: int = 1, mode: str = "adaptive", temperature: float = 1.0, generator: torch.Generator | None = None
@@ -144,10 +145,10 @@ class VlaPolicy:
             entropy = entropy.index_copy(0, index, torch.nn.functional.pad(spread, pad))
         return log_probs, entropy
 
-    def target_ids(self, plans: NDArray[np.int64], reasonings: Sequence[str | None]) -> torch.Tensor:
-        """(B, L) right-padded answers to imitate; reasoning None gives the fast form."""
-        encode = lambda text: self.tokenizer(text, add_special_tokens=False).input_ids  # noqa: E731
-        rows = [self.grammar.answer_ids(plan.tolist(), None if text is None else encode(text)) for plan, text in zip(plans, reasonings)]
+    def target_ids(self, prompts: Sequence[EncodedPrompt], plans: NDArray[np.int64], reasonings: Sequence[str | None]) -> torch.Tensor:
+        """(B, L) right-padded answers to imitate for B prompts; reasoning None gives the fast form."""
+        thoughts = [None if text is None else self.tokenizer(text, add_special_tokens=False).input_ids for text in reasonings]
+        rows = [self.grammar.answer_ids(plan.tolist(), thought, p.now) for p, plan, thought in zip(prompts, plans, thoughts)]
         ids = torch.full((len(rows), max(map(len, rows))), self.grammar.pad, dtype=torch.long)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
@@ -162,7 +163,7 @@ class VlaPolicy:
         logits = self.model(**inputs, logits_to_keep=ids.shape[1]).logits.float()
         kinds = self.grammar.kinds(ids)
         action = kinds == int(Kind.ACTION)
-        spoken = (kinds != int(Kind.PAD)) & ~action
+        spoken = (kinds != int(Kind.PAD)) & ~action & (ids != self._now_ids(ids))
         log_probs = torch.log_softmax(logits, dim=-1)
         loss = -log_probs.gather(2, ids[..., None]).squeeze(2)
         chosen = log_probs[action][:, self.grammar.action_ids.to(self.device)]
@@ -172,6 +173,11 @@ class VlaPolicy:
         right = torch.zeros_like(loss).masked_scatter(action, (chosen.argmax(-1) == target).float())
         count = action.sum(1).clamp(min=1)
         return SftTerms((loss * spoken).sum(1) / spoken.sum(1).clamp(min=1), per_action.sum(1) / count, right.sum(1) / count)
+
+    def _now_ids(self, ids: torch.Tensor) -> torch.Tensor:
+        """`ids` where a token is the given present motion, -1 elsewhere: it follows <answer>, and nobody has to predict it."""
+        follows = torch.nn.functional.pad(ids[:, :-1] == self.grammar.answer, (1, 0))
+        return torch.where(follows, ids, -1)
 
     def _soft_labels(self, target: torch.Tensor, spread: float) -> torch.Tensor:
         """(n, K) target distributions of action indexes (n,)."""

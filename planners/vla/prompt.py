@@ -49,3 +49,10 @@ def frames(observation: Observation) -> NDArray[np.uint8]:
     """(C * F, H, W, 3) RGB in the order in which `messages` names them."""
     images = observation.images
     return images.reshape(-1, *images.shape[2:])
+
+
+def present_motion(observation: Observation, dt: float) -> NDArray[np.float64]:
+    """(3,) SE(2) motion of the next `dt` seconds at the present speed and yaw rate: an arc."""
+    turn, length = observation.yaw_rate * dt, observation.speed * dt
+    chord = length * np.sinc(turn / 2.0 / np.pi)
+    return np.array([chord * np.cos(turn / 2.0), chord * np.sin(turn / 2.0), turn])
