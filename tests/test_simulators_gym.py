@@ -1,3 +1,4 @@
+# pyright: reportCallIssue=false, reportArgumentType=false, reportOperatorIssue=false
 """The Gymnasium face of the embedded world, and the Simulator protocol."""
 
 import gymnasium

@@ -71,7 +71,7 @@ class Polygons:
         """The polygons of an index array or boolean mask."""
         index = np.asarray(index)
         index = np.flatnonzero(index) if index.dtype == bool else index
-        return Polygons.from_rings([(self.tokens[i], Layer(int(self.layers[i])), self.ring(i)) for i in index])
+        return Polygons.from_rings([(self.tokens[i], Layer(int(self.layers[i])), self.ring(int(i))) for i in index])
 
     def near(self, xy, radius: float) -> Polygons:
         """Polygons whose bounding box comes within `radius` metres of `xy` (2,)."""
@@ -209,6 +209,6 @@ class RoadMap:
         for item in meta["lanes"]:
             part = rows[at : at + item["n"]]
             at += item.pop("n")
-            links = {key: tuple(item.pop(key)) for key in ("successors", "predecessors")}
-            lanes[item["id"]] = Lane(centerline=part[:, :3], left=part[:, 3:5], right=part[:, 5:7], **item, **links)
+            item["successors"], item["predecessors"] = tuple(item["successors"]), tuple(item["predecessors"])
+            lanes[item["id"]] = Lane(centerline=part[:, :3], left=part[:, 3:5], right=part[:, 5:7], **item)
         return RoadMap(meta["name"], lanes, polygons)

@@ -69,7 +69,7 @@ class Trajectory:
     @property
     def times(self) -> Array:
         """(T,) seconds."""
-        return self.t0 + self.dt * np.arange(1, len(self.poses) + 1)
+        return self.t0 + self.dt * np.arange(1, len(self.poses) + 1, dtype=np.float64)
 
     def to_world(self, origin_world: Array) -> Trajectory:
         """The same poses in the world frame; `origin_world` (3,) is the ego pose at the present."""

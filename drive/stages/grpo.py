@@ -161,7 +161,7 @@ def update(policy: VlaPolicy, reference: Reference, rollouts: Rollouts, optimize
     logs = {"zero_variance": float((~keep).mean())}
     if not keep.any():
         return logs
-    rows = np.repeat(keep, config.group)
+    rows = torch.from_numpy(np.repeat(keep, config.group)).to(policy.device)
     ids, kinds = rollouts.answers.ids[rows], rollouts.answers.kinds[rows]
     old = rollouts.answers.log_probs[rows]
     prompts = [p for p, k in zip(rollouts.prompts, keep) if k]

@@ -65,8 +65,8 @@ def validate(policy: VlaPolicy, store: TeacherStore, seed: int) -> dict[str, flo
             ids = policy.target_ids(prompts, store.actions[start : start + 32], [None] * len(index))
             accuracy.append(policy.sft_terms(prompts, ids).accuracy)
     result = evaluate_pdms([store.dataset[i] for i in range(len(store))], VlaPlanner(policy), batch=32, pdm_scenes=store.pdm_scene)
-    decoded = [i for i, row in enumerate(result.rows) if row.poses_ego is not None]
-    errors = [float(ade(result.rows[i].poses_ego[None], store.poses[i][None])[0]) for i in decoded]
+    plans = [(i, row.poses_ego) for i, row in enumerate(result.rows)]
+    errors = [float(ade(poses[None], store.poses[i][None])[0]) for i, poses in plans if poses is not None]
     return {
         "action_accuracy": float(torch.cat(accuracy).mean()),
         "rollout_ade_m": sum(errors) / max(len(errors), 1),
