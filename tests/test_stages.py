@@ -37,10 +37,21 @@ def new_run(path, stage) -> RunFolder:
 # ---------------------------------------------------------------- maths
 
 
-def test_sft_loss_is_the_weighted_sum_of_the_paper():
-    terms = SftTerms(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), torch.zeros(2))
+def test_sft_loss_is_the_weighted_mean_of_the_paper_and_the_choice_of_mode():
+    terms = SftTerms(torch.tensor([0.2, 0.6]), torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), torch.zeros(2))
     loss = sft_loss(terms, torch.tensor([True, False]), reasoning_weight=40.0, action_weight=0.5)
-    assert float(loss) == pytest.approx(40.0 * (1.0 + 1.5) + (2.0 + 2.0))
+    assert float(loss) == pytest.approx((40.0 * (1.0 + 1.5) + (2.0 + 2.0)) / 41.0 + 0.4)
+
+
+def test_the_choice_of_mode_weighs_the_same_in_a_slow_and_in_a_fast_answer(scenes):
+    policy = new_policy()
+    store = TeacherStore(scenes[:1], policy)
+    prompt = [store.prompt(0)]
+    fast, slow = (policy.sft_terms(prompt, policy.target_ids(prompt, store.actions[:1], [text])) for text in (None, "car ahead . brake and stop"))
+    with torch.no_grad():
+        log_probs = torch.log_softmax(policy.prefix(prompt).logits, -1)[0]
+    torch.testing.assert_close(fast.mode[0], -log_probs[policy.grammar.answer], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(slow.mode[0], -log_probs[policy.grammar.think], atol=1e-4, rtol=1e-4)
 
 
 def test_sft_terms_do_not_depend_on_what_else_is_in_the_batch(scenes):

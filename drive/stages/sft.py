@@ -1,10 +1,11 @@
 """Supervised fine-tuning of the VLA (AutoVLA, arXiv 2506.13757, section 3.3).
 
-    L_i = w_i (L_LM,i + lambda_a L_action,i),   w_i = reasoning_weight for answers with reasoning, 1 for the others
+    L = sum_i w_i (L_LM,i + lambda_a L_action,i) / sum_i w_i + mean_i L_mode,i,   w_i = reasoning_weight for answers with reasoning, 1 for the others
 
-Deviations from the paper, each a setting: the batch loss is the weighted mean, sum(w_i L_i) / sum(w_i), so that the size of w
-does not change the learning rate; an action's target may be spread over neighbouring tokens (`label_spread`, metres); a scene
-may be answered fast in one epoch and slowly in another (`slow_share_*`), so that both ways are learnt for every kind of scene.
+Deviations from the paper: the batch loss is the weighted mean, so that the size of w does not change the learning rate; an action's target may be spread over neighbouring tokens (`label_spread`, metres); a scene
+may be answered fast in one epoch and slowly in another (`slow_share_*`), so that both ways are learnt for every kind of scene; the
+token that chooses between them is not averaged into L_LM, where a slow answer would dilute it among its forty others and the model
+would learn never to think: its loss L_mode is added with weight 1 for either kind.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class SftConfig:
 
 
 def sft_loss(terms: SftTerms, slow: torch.Tensor, reasoning_weight: float, action_weight: float) -> torch.Tensor:
-    """Sum over the batch of w_i (L_LM,i + lambda_a L_action,i), scalar; `slow` (B,) marks answers with reasoning."""
+    """Mean over the batch of w_i (L_LM,i + lambda_a L_action,i), by weight, plus the mean of L_mode,i; `slow` (B,) marks reasoning."""
     weight = torch.where(slow, reasoning_weight, 1.0)
-    return (weight * (terms.language + action_weight * terms.action)).sum()
+    return (weight * (terms.language + action_weight * terms.action)).sum() / weight.sum() + terms.mode.mean()
 
 
 def validate(policy: VlaPolicy, store: TeacherStore, seed: int) -> dict[str, float]:
@@ -100,22 +101,23 @@ def train_sft(
         index = batch_indices(len(store), config.batch, step, config.seed)
         epoch = step * config.batch // len(store)
         texts = [store.reasoning_or_none(int(i), epoch, config.seed, config.slow_share_complex, config.slow_share_simple) for i in index]
-        total_weight = sum(1.0 if text is None else config.reasoning_weight for text in texts)
-        sums = torch.zeros(3)
+        sums = torch.zeros(4)
         for at in range(0, len(index), config.micro_batch):
             part, part_texts = index[at : at + config.micro_batch], texts[at : at + config.micro_batch]
             prompts = [store.prompt(int(i)) for i in part]
             ids = policy.target_ids(prompts, store.actions[part], part_texts)
             terms = policy.sft_terms(prompts, ids, config.label_spread)
             slow = torch.tensor([text is not None for text in part_texts], device=policy.device)
-            (sft_loss(terms, slow, config.reasoning_weight, config.action_weight) / total_weight).backward()
-            sums += torch.tensor([terms.language.sum().item(), terms.action.sum().item(), terms.accuracy.sum().item()])
+            loss = sft_loss(terms, slow, config.reasoning_weight, config.action_weight)
+            (loss * (len(part) / len(index))).backward()
+            sums += torch.stack([terms.language.sum(), terms.action.sum(), terms.accuracy.sum(), terms.mode.sum()]).detach().cpu()
         norm = apply_gradients(parameters, optimizer, config.optim.clip_norm)
-        language, action, accuracy = (sums / len(index)).tolist()
+        language, action, accuracy, mode = (sums / len(index)).tolist()
         return {
             "action_loss": action,
             "action_accuracy": accuracy,
             "language_loss": language,
+            "mode_loss": mode,
             "slow_share": sum(text is not None for text in texts) / len(texts),
             "gradient_norm": norm,
             "time/samples_per_s": len(index) / (time.perf_counter() - clock),

@@ -36,7 +36,8 @@ class Decoded:
 class SftTerms:
     """The parts of the supervised loss of one batch, each (B,), plus the share of action tokens predicted right."""
 
-    language: torch.Tensor  # mean cross-entropy of <think>, reasoning, </think>, <answer>, end
+    mode: torch.Tensor  # cross-entropy of the first token: think, or answer at once
+    language: torch.Tensor  # mean cross-entropy of reasoning, </think>, <answer>, end
     action: torch.Tensor  # mean cross-entropy of the action tokens
     accuracy: torch.Tensor
 
@@ -163,7 +164,7 @@ class VlaPolicy:
         logits = self.model(**inputs, logits_to_keep=ids.shape[1]).logits.float()
         kinds = self.grammar.kinds(ids)
         action = kinds == int(Kind.ACTION)
-        spoken = (kinds != int(Kind.PAD)) & ~action & (ids != self._now_ids(ids))
+        spoken = (kinds != int(Kind.PAD)) & (kinds != int(Kind.MODE)) & ~action & (ids != self._now_ids(ids))
         log_probs = torch.log_softmax(logits, dim=-1)
         loss = -log_probs.gather(2, ids[..., None]).squeeze(2)
         chosen = log_probs[action][:, self.grammar.action_ids.to(self.device)]
@@ -172,7 +173,7 @@ class VlaPolicy:
         per_action = torch.zeros_like(loss).masked_scatter(action, action_loss)
         right = torch.zeros_like(loss).masked_scatter(action, (chosen.argmax(-1) == target).float())
         count = action.sum(1).clamp(min=1)
-        return SftTerms((loss * spoken).sum(1) / spoken.sum(1).clamp(min=1), per_action.sum(1) / count, right.sum(1) / count)
+        return SftTerms(loss[:, 0], (loss * spoken).sum(1) / spoken.sum(1).clamp(min=1), per_action.sum(1) / count, right.sum(1) / count)
 
     def _now_ids(self, ids: torch.Tensor) -> torch.Tensor:
         """`ids` where a token is the given present motion, -1 elsewhere: it follows <answer>, and nobody has to predict it."""
