@@ -134,8 +134,8 @@ def test_partial_coverage_is_marked_and_fails(place, data, capsys):
     episode.write_bytes(good[: len(good) // 2])
     scenes = EmbeddedDataset(broken / "test", 6)
     readable, faults = scenes.scan()
-    assert faults and len(readable) + len(faults) == 6 and episode.name in faults[0].reason
-    result = evaluate_pdms([scenes[i] for i in readable], ConstantVelocity(), expected=6, faults=[f.reason for f in faults])
+    assert faults and len(readable) + len(faults) == 6 and episode.name in faults[0]
+    result = evaluate_pdms([scenes[i] for i in readable], ConstantVelocity(), expected=6, faults=faults)
     assert result.coverage < 1.0 and "PARTIAL" in pdms_table([result], "test")
     assert result.mean() == pytest.approx(sum(row.score for row in result.rows) / 6), "unread scenes count as 0"
 
