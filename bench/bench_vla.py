@@ -9,7 +9,7 @@ import torch
 from harness import Row, timed
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from toy_scenes import CORPUS, toy_codebook, toy_scenario
+from toy_scenes import CORPUS, toy_codebook, toy_scenario  # pyright: ignore[reportMissingImports]
 
 from drive.core.seeds import torch_rng
 from drive.planners.vla.backbone import ModelConfig
@@ -65,7 +65,8 @@ def measure() -> list[Row]:
     large = larger_policy()
     prompts = large.encode(observations[:SCENES])
     for _ in range(2):
-        shared_step(large, prompts), replicated_step(large, prompts)
+        shared_step(large, prompts)
+        replicated_step(large, prompts)
     pairs = [(shared_step(large, prompts), replicated_step(large, prompts)) for _ in range(7)]
     size = sum(p.numel() for p in large.model.parameters()) / 1e6
     shape = f"{size:.1f} M parameters, {SCENES} prompts of {len(prompts[0].ids)} tokens x {GROUP} x 12 tokens"

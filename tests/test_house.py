@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "configs": set(),
 }
 CORE_PACKAGES = {"numpy", "torch", "shapely", "numba", "yaml"}
-DATA = {".yaml", ".xodr", ".npz", ".json", ".safetensors", ".html"}
+DATA = {".yaml", ".xodr", ".npz", ".json", ".safetensors", ".html", ".jinja"}
 UNPICKLER = "drive/datasets/unpickle.py"  # the one place that reads others' pickles, with a list of allowed classes
 
 

@@ -39,8 +39,12 @@ def new_run(path, stage) -> RunFolder:
 
 def test_sft_loss_is_the_weighted_mean_of_the_paper_and_the_choice_of_mode():
     terms = SftTerms(torch.tensor([0.2, 0.6]), torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), torch.zeros(2))
-    loss = sft_loss(terms, torch.tensor([True, False]), reasoning_weight=40.0, action_weight=0.5)
+    config = SftConfig(reasoning_weight=40.0, action_weight=0.5)
+    loss = sft_loss(terms, torch.tensor([True, False]), config, 41.0, 2)
     assert float(loss) == pytest.approx((40.0 * (1.0 + 1.5) + (2.0 + 2.0)) / 41.0 + 0.4)
+    parts = [SftTerms(*(value[i : i + 1] for value in (terms.mode, terms.language, terms.action, terms.accuracy))) for i in range(2)]
+    apart = [sft_loss(part, torch.tensor([slow]), config, 41.0, 2) for part, slow in zip(parts, (True, False))]
+    assert float(sum(apart)) == pytest.approx(float(loss)), "gradient accumulation gives the same loss"
 
 
 def test_the_choice_of_mode_weighs_the_same_in_a_slow_and_in_a_fast_answer(scenes):
@@ -88,6 +92,8 @@ def test_advantages_are_normalised_in_the_group_and_flat_groups_are_left_out():
     advantages, keep = group_advantages(np.array([[0.0, 1.0, 0.0, 1.0], [0.5, 0.5, 0.5, 0.5]]))
     assert keep.tolist() == [True, False]
     np.testing.assert_allclose(advantages[0], [-1, 1, -1, 1], atol=1e-3)
+    small, _ = group_advantages(np.array([[0.0, 0.01]]))
+    np.testing.assert_allclose(small, [[-0.1, 0.1]])  # a fee alone pushes gently
     plain, _ = group_advantages(np.array([[0.0, 1.0]]), normalise_std=False)
     np.testing.assert_allclose(plain, [[-0.5, 0.5]])
 

@@ -6,9 +6,10 @@ does a scenario that could not be read. NAVSIM itself leaves failed tokens out o
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,18 +86,16 @@ class PdmsResult:
 def _plan_batch(planner: Planner | PrivilegedPlanner, scenarios: Sequence[Scenario]) -> list[Plan]:
     """Plans with their latency; a planner that raises has failed on its whole batch."""
     start = time.perf_counter()
-    if isinstance(planner, PrivilegedPlanner):
-        plans = planner.plan_privileged([s.privileged() for s in scenarios])
-    else:
-        plans = planner.plan([s.observation() for s in scenarios])
+    try:
+        if isinstance(planner, PrivilegedPlanner):
+            plans = planner.plan_privileged([s.privileged() for s in scenarios])
+        else:
+            plans = planner.plan([s.observation() for s in scenarios])
+    except Exception as error:  # a planner is anybody's code: whatever it raises is a failed plan, told and scored 0
+        print(f"{planner.name} failed on {len(scenarios)} scenes: {type(error).__name__}: {error}", file=sys.stderr)
+        return [Plan(None, PlanStatus.FAILED)] * len(scenarios)
     took = (time.perf_counter() - start) / len(scenarios)
-    return [plan if plan.latency_s else _timed(plan, took) for plan in plans]
-
-
-def _timed(plan: Plan, latency: float) -> Plan:
-    from dataclasses import replace
-
-    return replace(plan, latency_s=latency)
+    return [plan if plan.latency_s else replace(plan, latency_s=took) for plan in plans]
 
 
 def _row(scenario: Scenario, plan: Plan, score: float, parts: dict[str, float]) -> SceneRow:

@@ -35,6 +35,9 @@ def run(argv: list[str]) -> int:
     latest = source.latest_checkpoint()
     if latest is None:
         raise CheckpointError(f"{source.path} holds no checkpoint")
+    target = target.resolve()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(f"{argv[1]} exists and is not empty: name a new folder")
     card = _card(source, target.name)
     with atomic_folder(target) as folder:
         if source.stage == "pretrain":
@@ -53,7 +56,7 @@ def _export_base(checkpoint: Path, folder: Path) -> None:
 
     from drive.planners.vla.processor import ImageTextProcessor
 
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float16)
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float16, use_safetensors=True)
     model.save_pretrained(folder)
     ImageTextProcessor.load(checkpoint).save_pretrained(folder)
 

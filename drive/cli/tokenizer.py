@@ -24,6 +24,7 @@ def run(argv: list[str]) -> int:
     from drive.core.errors import ConfigError
     from drive.core.types import PLAN_STEPS
     from drive.datasets.select import select
+    from drive.datasets.splits import refuse_evaluation_split
     from drive.stages.codebook import CodebookConfig, ego_plans, fit_codebook
     from drive.tokenizers.kdisk import KDiskTokenizer
     from drive.tokenizers.report import plot_codebook, report
@@ -34,6 +35,7 @@ def run(argv: list[str]) -> int:
     section = to_dataclass({k: v for k, v in config["tokenizer"].items() if k not in ("name", "codebook")}, CodebookConfig, "tokenizer")
     folder = Path(config["out"])
     if argv[0] == "fit":
+        refuse_evaluation_split(config["split"])
         data = select(config["dataset"], config["split"])
         codebook = fit_codebook(data.scenarios, section, data.fingerprint)
         codebook.save(folder)

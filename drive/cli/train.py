@@ -71,6 +71,10 @@ def use_device(config: dict[str, Any]) -> str:
     """Set the thread count; the device's name."""
     import torch
 
+    from drive.core.errors import ConfigError
+
+    if config["device"] not in ("auto", "cpu", "cuda") or (config["device"] == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"device={config['device']}: choose auto, cpu or cuda, and cuda only where torch finds a GPU")
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     if config["device"] == "auto":
@@ -112,6 +116,7 @@ def starting_policy(config: dict[str, Any]) -> VlaPolicy:
     if source is None and config["stage"]["name"] == "grpo":
         newest = RunFolder.newest(config["out"], "sft")
         source = newest.path if newest else shipped("tiny-drive")
+        config["checkpoint"] = str(newest.path) if newest else None  # the run's config tells what it started from
         print(f"starting from {newest.path if newest else 'the shipped tiny-drive'}")
     if source is not None:
         policy = load_policy(checkpoint_folder(source), sections["model"])
@@ -151,7 +156,7 @@ def train(folder: RunFolder, config: dict[str, Any], policy: VlaPolicy | None, r
     held_out = val.scenarios if val else None
     stage = config["stage"]["name"]
     if stage == "pretrain":
-        train_base(folder, data.scenarios, held_out or data.scenarios, sections["stage"], resume_from)
+        train_base(folder, data.scenarios, held_out, sections["stage"], device, resume_from)
     elif stage == "sft":
         assert policy is not None
         train_sft(folder, policy, data.scenarios, held_out, sections["stage"], resume_from)

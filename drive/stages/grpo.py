@@ -1,6 +1,6 @@
 """GRPO of the VLA on driving scores (AutoVLA, arXiv 2506.13757, section 3.4; GRPO: DeepSeekMath, arXiv 2402.03300, equation 3).
 
-    A_ij = (r_ij - mean_j r_ij) / (std_j r_ij + eps)                     advantages within the group of scene i
+    A_ij = (r_ij - mean_j r_ij) / max(std_j r_ij, 0.05)                  advantages within the group of scene i
     L    = - min(rho A, clip(rho, 1 - eps_c, 1 + eps_c) A) + beta KL(pi || pi_ref)   per token, rho = pi / pi_old
 
 Deviations from the paper, each a setting or stated here: the token losses of an answer are summed and divided by one constant
@@ -41,7 +41,7 @@ class GrpoConfig:
     """Settings of GRPO."""
 
     steps: int = 300
-    scenes: int = 8  # prompts of one roll-out
+    scenes: int = 16  # prompts of one roll-out
     group: int = 8  # G, answers for each prompt
     updates: int = 1  # optimiser steps on one roll-out
     temperature: float = 1.0
@@ -57,11 +57,14 @@ class GrpoConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=1e-4, weight_decay=0.0, warmup_steps=10))
 
 
-def group_advantages(rewards: NDArray[np.float64], normalise_std: bool = True, eps: float = 1e-4) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+STD_FLOOR = 0.05  # of a reward of 0-1: a group that differs by its thinking fee alone must not push as hard as one that crashed
+
+
+def group_advantages(rewards: NDArray[np.float64], normalise_std: bool = True) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """(advantages (B, G), keep (B,)) of rewards (B, G); keep is False where all rewards of a scene are equal."""
     centred = rewards - rewards.mean(1, keepdims=True)
     std = rewards.std(1, keepdims=True)
-    return (centred / (std + eps) if normalise_std else centred), (std[:, 0] > 1e-8)
+    return (centred / np.maximum(std, STD_FLOOR) if normalise_std else centred), (std[:, 0] > 1e-8)
 
 
 def clipped_objective(log_probs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, clip: float) -> torch.Tensor:
@@ -94,7 +97,7 @@ def grpo_loss(
 
 
 class Reference:
-    """The policy at the start: the adapters switched off where there are adapters over a merged start, a frozen copy otherwise."""
+    """The policy at the start: a frozen copy of what is trained (adapters), or of the whole model."""
 
     def __init__(self, policy: VlaPolicy) -> None:
         self.policy = policy

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,8 @@ class CaptionTrainer:
         for i, (_, row, spoken) in enumerate(encoded):
             ids[i, : len(row)], real[i, : len(row)] = torch.tensor(row), torch.tensor(spoken)
         inputs = append_answers(self.encoder.collate([prompt for prompt, _, _ in encoded]), ids, pad)
+        device = self.model.device
+        inputs, ids, real = {k: v.to(device) for k, v in inputs.items()}, ids.to(device), real.to(device)
         logits = self.model(**inputs, logits_to_keep=ids.shape[1]).logits[real].float()
         loss = torch.nn.functional.cross_entropy(logits, ids[real])
         return loss, (logits.argmax(-1) == ids[real]).float().mean()
@@ -129,8 +132,9 @@ class CaptionTrainer:
 def train_base(
     run: RunFolder,
     train: Sequence[Scenario],
-    val: Sequence[Scenario],
+    val: Sequence[Scenario] | None,
     config: PretrainConfig,
+    device: str = "cpu",
     resume_from: tuple[int, Path] | None = None,
 ) -> CaptionTrainer:
     """Train the tiny base model from fresh weights."""
@@ -138,8 +142,13 @@ def train_base(
     talks, corpus = collect(train, count, config.seed)
     said = [text for talk in talks for turn in talk.turns for text in turn]
     model, processor = build_tiny(said + corpus, config.seed, config.vocabulary)
-    trainer, held_out = CaptionTrainer(model, processor, train), CaptionTrainer(model, processor, val)
-    val_talks, _ = collect(val, min(len(val), config.validate_scenes), config.seed)
+    model.to(device)
+    trainer = CaptionTrainer(model, processor, train)
+    validate = None
+    if val is not None and config.validate_scenes:
+        held_out = CaptionTrainer(model, processor, val)
+        val_talks, _ = collect(val, min(len(val), config.validate_scenes), config.seed)
+        validate = partial(held_out.validate, val_talks)
     parameters = list(model.parameters())
     optimizer = make_optimizer(model, config.optim)
     start = 0
@@ -147,7 +156,7 @@ def train_base(
         start, folder = resume_from
         from transformers import AutoModelForImageTextToText
 
-        model.load_state_dict(AutoModelForImageTextToText.from_pretrained(folder).state_dict())
+        model.load_state_dict(AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True).state_dict())
         load_optimizer(optimizer, folder)
 
     def step_fn(step: int) -> dict[str, float]:
@@ -160,5 +169,5 @@ def train_base(
         return {"loss": float(loss), "accuracy": float(right), "gradient_norm": norm, "time/samples_per_s": len(picked) / (time.perf_counter() - clock)}
 
     loop = LoopConfig(config.steps, config.seed, config.log_every, config.validate_every, config.checkpoint_every)
-    run_loop(run, trainer.save, optimizer, config.optim, loop, start, step_fn, lambda: held_out.validate(val_talks))
+    run_loop(run, trainer.save, optimizer, config.optim, loop, start, step_fn, validate)
     return trainer

@@ -49,10 +49,13 @@ class SftConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
 
-def sft_loss(terms: SftTerms, slow: torch.Tensor, reasoning_weight: float, action_weight: float) -> torch.Tensor:
-    """Mean over the batch of w_i (L_LM,i + lambda_a L_action,i), by weight, plus the mean of L_mode,i; `slow` (B,) marks reasoning."""
-    weight = torch.where(slow, reasoning_weight, 1.0)
-    return (weight * (terms.language + action_weight * terms.action)).sum() / weight.sum() + terms.mode.mean()
+def sft_loss(terms: SftTerms, slow: torch.Tensor, config: SftConfig, total_weight: float, count: int) -> torch.Tensor:
+    """The share of these samples in the batch's loss: sum of w_i (L_LM,i + lambda_a L_action,i) / total_weight + sum of L_mode,i / count.
+
+    slow (b,) marks answers with reasoning; total_weight and count are those of the whole batch, of which these may be a part.
+    """
+    weight = torch.where(slow, config.reasoning_weight, 1.0)
+    return (weight * (terms.language + config.action_weight * terms.action)).sum() / total_weight + terms.mode.sum() / count
 
 
 def validate(policy: VlaPolicy, store: TeacherStore, seed: int) -> dict[str, float]:
@@ -101,6 +104,7 @@ def train_sft(
         index = batch_indices(len(store), config.batch, step, config.seed)
         epoch = step * config.batch // len(store)
         texts = [store.reasoning_or_none(int(i), epoch, config.seed, config.slow_share_complex, config.slow_share_simple) for i in index]
+        total_weight = sum(1.0 if text is None else config.reasoning_weight for text in texts)
         sums = torch.zeros(4)
         for at in range(0, len(index), config.micro_batch):
             part, part_texts = index[at : at + config.micro_batch], texts[at : at + config.micro_batch]
@@ -108,8 +112,7 @@ def train_sft(
             ids = policy.target_ids(prompts, store.actions[part], part_texts)
             terms = policy.sft_terms(prompts, ids, config.label_spread)
             slow = torch.tensor([text is not None for text in part_texts], device=policy.device)
-            loss = sft_loss(terms, slow, config.reasoning_weight, config.action_weight)
-            (loss * (len(part) / len(index))).backward()
+            sft_loss(terms, slow, config, total_weight, len(index)).backward()
             sums += torch.stack([terms.language.sum(), terms.action.sum(), terms.accuracy.sum(), terms.mode.sum()]).detach().cpu()
         norm = apply_gradients(parameters, optimizer, config.optim.clip_norm)
         language, action, accuracy, mode = (sums / len(index)).tolist()

@@ -40,7 +40,9 @@ def load_backbone(config: ModelConfig):
         raise ConfigError(f"model.dtype={config.dtype} is neither float32 nor bfloat16")
     processor = load_processor(config.weights, config.family, config.max_pixels)
     try:
-        model = AutoModelForImageTextToText.from_pretrained(config.weights, dtype=getattr(torch, config.dtype))
+        model = AutoModelForImageTextToText.from_pretrained(
+            config.weights, dtype=getattr(torch, config.dtype), use_safetensors=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"no model at {config.weights}: give a local folder or a hub name that can be reached ({error})") from error
     return model, processor

@@ -70,12 +70,16 @@ def load_policy(folder: str | Path, config: ModelConfig | None = None) -> VlaPol
     folder = Path(folder)
     if not (folder / "drive.json").is_file():
         raise CheckpointError(f"{folder} is no checkpoint of drive (no drive.json): give a checkpoint folder, or a run's checkpoints/step_… folder")
-    meta = json.loads((folder / "drive.json").read_text())
-    if meta.get("format") != FORMAT:
-        raise CheckpointError(f"{folder} has checkpoint format {meta.get('format')}, this drive reads {FORMAT}")
-    saved = ModelConfig(**meta["model"])
+    try:
+        meta = json.loads((folder / "drive.json").read_text())
+        saved = ModelConfig(**meta["model"])
+        version, _ = meta["format"], (meta["codebook"], meta["prompt"], meta["vocabulary"], meta["plan_tokens"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{folder}/drive.json is damaged or of another drive ({error}): copy the checkpoint again") from error
+    if version != FORMAT:
+        raise CheckpointError(f"{folder} has checkpoint format {version}, this drive reads {FORMAT}")
     if config is not None:
-        saved = replace(saved, freeze_vision=config.freeze_vision, dtype=config.dtype)
+        saved = replace(saved, freeze_vision=config.freeze_vision, dtype=config.dtype, lora_dropout=config.lora_dropout)
     codebook = KDiskTokenizer.load(folder / "codebook")
     if codebook.fingerprint != meta["codebook"]:
         raise CheckpointError(f"{folder}/codebook is not the one the weights were trained with: take the folder as it was written")

@@ -59,8 +59,10 @@ def _inner(model):
 
 def prefill(model, inputs: dict[str, Any], now: torch.Tensor) -> Prefix:
     """Run B left-padded prompts once; now (B,) is the action token of each one's present motion."""
-    out = model(**inputs, use_cache=True, logits_to_keep=1)
     mask = inputs["attention_mask"]
+    if "mm_token_type_ids" not in inputs:  # Qwen counts for itself; other families would count the padding in
+        inputs = {**inputs, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    out = model(**inputs, use_cache=True, logits_to_keep=1)
     position = mask.sum(1)
     deltas = getattr(_inner(model).model, "rope_deltas", None)  # Qwen counts an image by its side, not by its tokens
     if deltas is not None:

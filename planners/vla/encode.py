@@ -89,5 +89,7 @@ def append_answers(inputs: dict[str, torch.Tensor], ids: torch.Tensor, pad: int)
     out["attention_mask"] = torch.cat([inputs["attention_mask"], (answer != pad).long()], dim=1)
     if "mm_token_type_ids" in inputs:
         out["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(answer)], dim=1)
+    if "mm_token_type_ids" not in inputs:
+        out["position_ids"] = (out["attention_mask"].cumsum(1) - 1).clamp(min=0)
     return out
 

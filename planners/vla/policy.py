@@ -54,7 +54,8 @@ class VlaPolicy:
         rows = model.get_output_embeddings().weight.shape[0]
         self.grammar = Grammar.from_tokenizer(tokenizer, codebook.token_names, rows, plan_tokens, config.max_reasoning, tokenizer.eos_token)
         self._distance: torch.Tensor | None = None
-        self._takes_features = "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+        takes = "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+        self._takes_features = takes and not model.config.model_type.startswith("qwen3")  # Qwen3 also wants features of inner layers
 
     @staticmethod
     def from_backbone(model, processor, codebook: KDiskTokenizer, config: ModelConfig, plan_tokens: int = PLAN_STEPS) -> VlaPolicy:

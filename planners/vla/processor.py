@@ -81,8 +81,8 @@ class ImageTextProcessor(ProcessorMixin):
         from transformers import AutoImageProcessor, AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            image_processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"no processor at {source}: give a local folder or a hub name that can be reached ({error})") from error
         template = tokenizer.chat_template

@@ -53,9 +53,9 @@ class SmolProcessor(ProcessorMixin):
         from transformers import AutoConfig, AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             image_processor = SmolVLMImageProcessorPil.from_pretrained(source)
-            config = AutoConfig.from_pretrained(source)
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"no processor at {source}: give a local folder or a hub name that can be reached ({error})") from error
         side = image_processor.max_image_size["longest_edge"] // config.vision_config.patch_size
