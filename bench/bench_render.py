@@ -1,6 +1,6 @@
-"""Frames per CPU second of the rasteriser and of whole scenes, one thread: `python bench/bench_render.py`.
+"""Frames per second of processor time of the rasteriser and of whole scenes, one thread.
 
-Prints one line per case: what, image size, frames per second of CPU time (the median of five repeats; other load does not count).
+Medians of five repeats; other load on the machine does not count.
 """
 
 import time
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from harness import Row
 
 from drive.core.roadmap import RoadMap
 from drive.core.types import AgentType, Camera
@@ -45,14 +46,12 @@ def thousand_quads() -> Callable[[], object]:
     return lambda: shade(rasterise(view, FAR, ground, boxes, EMPTY, EMPTY, Semantic.TERRAIN.value), view, 1, PALETTE, HAZE)
 
 
-def main() -> None:
-    """Run every case."""
-    print(f"1,000 quads, one sample per pixel        224 x 224  {rate(thousand_quads()):7.0f} frames/s")
+def measure() -> list[Row]:
+    """Every case, in frames per second of processor time."""
+    unit = "frames/s"
+    rows = [Row("1,000 quads, 224 x 224, one sample a pixel", rate(thousand_quads()), unit, "goal 400")]
     road_map = RoadMap.load(TOWN)
-    begin = time.process_time()
     renderer, above = SceneRenderer(road_map), BirdsEye(road_map)
-    print(f"quads of the town {road_map.name}: {len(renderer._ground.rgb) + len(renderer._solids.rgb)}, made in", end=" ")
-    print(f"{time.process_time() - begin:.2f} s")
     rng = np.random.default_rng(0)
     lane = max(road_map.lanes.values(), key=lambda lane: lane.length)
     ego = lane.centerline[5]
@@ -63,11 +62,8 @@ def main() -> None:
         camera = Camera.front(size, size)
         colours = rate(lambda c=camera: renderer.render_rgb(c, ego, *agents))
         channels = rate(lambda c=camera: renderer.render(c, ego, *agents))
-        print(f"town, 15 vehicles, render_rgb (2 x 2)    {size} x {size}  {colours:7.0f} frames/s")
-        print(f"town, 15 vehicles, all channels          {size} x {size}  {channels:7.0f} frames/s")
-    print(f"bird's-eye picture                       112 x 112  {rate(lambda: above.raster(ego, *agents, 112)):7.0f} frames/s")
-    print(f"bird's-eye channels                      128 x 128  {rate(lambda: above.channels(ego, *agents, 128)):7.0f} frames/s")
-
-
-if __name__ == "__main__":
-    main()
+        rows.append(Row(f"town, 15 vehicles, colours alone, {size} x {size}", colours, unit, "2 x 2 samples a pixel"))
+        rows.append(Row(f"town, 15 vehicles, all channels, {size} x {size}", channels, unit))
+    rows.append(Row("bird's-eye picture, 112 x 112", rate(lambda: above.raster(ego, *agents, 112)), unit))
+    rows.append(Row("bird's-eye channels, 128 x 128", rate(lambda: above.channels(ego, *agents, 128)), unit))
+    return rows
