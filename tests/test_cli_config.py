@@ -59,11 +59,11 @@ def test_groups_are_read_from_the_folders(folder: Path):
 
 
 def test_overrides_are_applied(folder: Path):
-    overrides = ["stage=grpo", "reward=l2_stp3", "stage.learning_rate=1", "name=007", "tag=[1]", "sizes=[]", "planner.noise.scale=1e-2"]
+    overrides = ["stage=grpo", "reward=l2_stp3", "stage.learning_rate=1", "name=007", "tag=7", "sizes=[]", "planner.noise.scale=1e-2"]
     config = load_config("train", overrides, folder)
     assert config.stage == {"name": "grpo", "learning_rate": 1.0, "group_size": 4, "reward": {"weight": 1.0}}
     assert isinstance(config.stage.learning_rate, float)
-    assert config.name == "007" and config.out == "007/here" and config.tag == [1] and config.sizes == []
+    assert config.name == "007" and config.out == "007/here" and config.tag == "7" and config.sizes == []
     assert config.planner.noise.scale == 0.01 and "hydra" not in config
 
 
@@ -89,6 +89,7 @@ def test_every_fault_is_told_at_once_with_the_nearest_name(folder: Path):
         ("stage.quiet=1", "expected bool, not 1 (int)"),
         ("stage.steps=true", "expected int, not True (bool)"),
         ("stage.steps=null", "expected int, not null"),
+        ("tag=[1]", "expected str or null, not [1] (list)"),
         ("sizes=3", "expected a list such as [1,2], not 3 (int)"),
         ("sizes=[a]", "expected int, not 'a' (str)"),
         ("sizes=1,2", "one value at a time; a list is written in brackets, as in sizes=[1,2]"),
@@ -201,7 +202,7 @@ def test_a_class_refuses_values_in_its_own_words():
 
 
 def test_types_of_defaults():
-    assert hint_of([1, 0.5]) == list[float] and hint_of([]) is list and hint_of(True) is bool
+    assert hint_of([1, 0.5]) == list[float] and hint_of([]) is list and hint_of(True) is bool and hint_of(None) == str | None
     assert coerce(1, float | int) == 1 and isinstance(coerce(1, float | int), int)
     with pytest.raises(ValueError, match="expected int, not True"):
         coerce(True, int)

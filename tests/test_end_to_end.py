@@ -100,6 +100,19 @@ def test_a_run_holds_all_that_made_it(sft):
     assert {"val/action_accuracy", "val/rollout_ade_m", "val/pdms_v1_1"} <= set(last)
 
 
+def test_export_takes_the_newest_checkpoint_or_the_one_named(sft, place):
+    earlier, latest = list(sft.checkpoints().items())
+    assert main(["export", str(sft.path), str(place / "newest")]) == 0
+    assert main(["export", str(earlier[1]), str(place / "earlier")]) == 0
+    for name, (step, folder) in (("newest", latest), ("earlier", earlier)):
+        card = (place / name / "README.md").read_text()
+        assert f"| step | {step} |" in card and "drive train stage=sft" in card
+        ours, theirs = load_policy(place / name).model.state_dict(), load_policy(folder).model.state_dict()
+        for key, value in theirs.items():
+            torch.testing.assert_close(ours[key], value, atol=2e-3, rtol=2e-3)
+    assert main(["export", str(sft.path), str(place / "newest")]) == 2, "a folder that holds something is not written over"
+
+
 def test_a_run_can_be_moved(sft, place, data, capsys):
     moved = place / "elsewhere"
     sft.path.rename(moved)
@@ -151,6 +164,21 @@ def test_partial_coverage_is_marked_and_fails(place, data, capsys):
         (["eval", "planner=vla", "planner.mode=slwo"], "slow"),
         (["tokenizer", "report", "out=nowhere"], "nowhere"),
         (["resume", "nowhere"], "not a run folder"),
+        (["train", "stage=sft", "stage.batch=0", "stage.micro_batch=0"], "batch=0, micro_batch=0: must be at least 1"),
+        (["train", "stage=sft", "stage.log_every=0"], "log_every=0: must be at least 1"),
+        (["train", "stage=sft", "stage.slow_share_complex=2"], "between 0 and 1"),
+        (["train", "stage=sft", "stage.optim.learning_rate=0"], "optim: learning_rate=0.0: must be above 0"),
+        (["train", "stage=sft", "dataset.train_scenes=0"], "dataset.train_scenes=0: must be at least 1"),
+        (["train", "stage=sft", "tokenizer.dt=0"], "dt=0.0: must be above 0"),
+        (["train", "stage=grpo", "stage.group=1"], "group=1: must be at least 2"),
+        (["train", "stage=grpo", "stage.temperature=0"], "temperature=0.0: must be above 0"),
+        (["train", "stage=pretrain", "checkpoint=somewhere"], "starts from fresh weights"),
+        (["train", "stage=grpo", "checkpoint=[1]"], "expected str or null"),
+        (["train", "stage=grpo", "model=smolvlm_256m"], "was trained with model.name=tiny"),
+        (["eval", "planner=constant_velocity", "batch=0", "max_scenes=-1"], "batch=0: must be at least 1"),
+        (["eval", "planner=vla", "planner.temperature=-1"], "planner.temperature=-1.0"),
+        (["demo", "grpo_steps=0"], "grpo_steps=0: must be at least 1"),
+        (["export", "nowhere", "out"], "not a run folder"),
     ],
 )
 def test_bad_input_gets_one_clear_line_and_leaves_nothing(arguments, words, tmp_path, monkeypatch, capsys):

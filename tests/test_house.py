@@ -134,6 +134,14 @@ def test_links_are_relative_and_resolve():
         assert link.resolve() == ROOT / room
 
 
+def test_pages_point_at_files_that_are_there():
+    target = re.compile(r"(?:\]\(|src=\")(?!https?://|mailto:|#)([^)#\"]+)")
+    pages = [name for name in files() if name.endswith(".md")]
+    links = [(name, link) for name in pages for link in target.findall((ROOT / name).read_text(encoding="utf-8"))]
+    assert links, "no page links to another: the pattern is wrong"
+    assert not [(name, link) for name, link in links if not (ROOT / name).parent.joinpath(link).exists()]
+
+
 def test_root_folder_does_not_shadow_hugging_face():
     assert not (ROOT / "tokenizers" / "__init__.py").exists()
     code = (

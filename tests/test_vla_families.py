@@ -224,6 +224,37 @@ def test_another_prompt_than_the_trained_one_is_refused(whole):
         load_policy(whole)
 
 
+def test_settings_of_another_model_are_refused_and_free_ones_taken(whole):
+    with pytest.raises(CheckpointError, match=r"trained with model\.max_pixels=12544; the settings ask for 3136"):
+        load_policy(whole, ModelConfig(max_pixels=56 * 56))
+    assert load_policy(whole, ModelConfig(max_reasoning=12)).grammar.max_reasoning == 12
+
+
+def test_a_checkpoint_without_its_architecture_is_refused(whole):
+    (whole / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"config\.json is missing or damaged"):
+        load_policy(whole)
+
+
+def test_damaged_weights_of_a_base_are_refused(tmp_path):
+    from shutil import copytree
+
+    from drive.planners.vla.shipped import shipped
+
+    copytree(shipped("tiny-base"), tmp_path / "base")
+    data = (tmp_path / "base" / "model.safetensors").read_bytes()
+    (tmp_path / "base" / "model.safetensors").write_bytes(data[:1000])
+    with pytest.raises(CheckpointError, match="no model at"):
+        load_backbone(ModelConfig(weights=str(tmp_path / "base")))
+
+
+def test_adapters_on_the_shipped_base_name_no_place_of_this_machine(tmp_path):
+    config = ModelConfig(lora_rank=2, max_reasoning=8)
+    save_policy(VlaPolicy.from_backbone(*load_backbone(config), toy_codebook(), config), tmp_path)
+    assert json.loads((tmp_path / "drive.json").read_text())["model"]["weights"] == ""
+    assert load_policy(tmp_path).config.lora_rank == 2
+
+
 def test_unreachable_weights_name_the_way_out():
     with pytest.raises(CheckpointError, match="local folder or a hub name"):
         load_backbone(ModelConfig(weights="/nowhere/at/all"))

@@ -62,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     name, rest = argv[0], argv[1:]
     if name not in known:
         return _complain(f"no verb {name!r}{_nearest(name, known)}; `drive --help` lists them")
+    # Read when torch is loaded. Spinning threads make a step twenty times slower as soon as another process takes a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     verb = known[name]
     if "-h" in rest or "--help" in rest:
         print(f"drive {name}: {verb.line}\n\n{verb.doc}")

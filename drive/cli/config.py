@@ -140,7 +140,7 @@ def _set_values(config: DictConfig, overrides: list[_Override], available: dict[
         if isinstance(default, str) and default.startswith("${"):
             default = OmegaConf.select(config, key)
         hint = Any if default == "???" else hint_of(default)
-        if hint is str and isinstance(value, int | float):
+        if hint in (str, str | None) and isinstance(value, int | float):
             value = raw  # `name=007` is a name
         try:
             fitted = coerce(value, hint)

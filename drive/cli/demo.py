@@ -23,6 +23,7 @@ def run(argv: list[str]) -> int:
 
     from drive.benchmarks.pdms import evaluate_pdms
     from drive.cli.config import load_config
+    from drive.cli.schema import require_at_least
     from drive.datasets.select import select
     from drive.planners.constant_velocity import ConstantVelocity
     from drive.planners.pdm import PdmExpert
@@ -32,6 +33,7 @@ def run(argv: list[str]) -> int:
 
     start = time.perf_counter()
     config: Any = OmegaConf.to_container(load_config("demo", argv), resolve=True)
+    require_at_least(config, {"batch": 1, "sft_steps": 1, "grpo_steps": 1, "video_seconds": 0.1}, "settings of demo")
     out = Path(config["out"])
     data = [f"dataset.{k}={v}" for k, v in config["dataset"].items() if k != "name"]
     sft = _train(["stage=sft", f"stage.steps={config['sft_steps']}", f"stage.validate_every={config['sft_steps']}"], config, data)

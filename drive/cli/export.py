@@ -1,8 +1,9 @@
 """Examples:
   drive export runs/20260131-235959-pretrain out/tiny-base       the base model
   drive export runs/20260131-235959-grpo out/tiny-drive          a VLA with its codebook
+  drive export runs/20260131-235959-grpo/checkpoints/step-00000300 out/earlier
 
-Writes the newest checkpoint of a finished run in half precision with a model card (what it is, the command, data, metrics), ready to be
+Writes the newest checkpoint of a finished run, or the checkpoint named, in half precision with a model card (what it is, the command, data, metrics), ready to be
 shared; no optimiser state.
 """
 
@@ -24,27 +25,30 @@ def run(argv: list[str]) -> int:
 
     from drive.core.errors import CheckpointError, ConfigError
     from drive.core.files import atomic_folder
-    from drive.core.runs import RunFolder
+    from drive.core.runs import CHECKPOINTS, RunFolder
     from drive.planners.vla.checkpoint import load_policy, save_policy
 
     if len(argv) != 2:
-        raise ConfigError("drive export takes a run folder and a folder to write: drive export runs/<date>-grpo out/model")
-    source, target = RunFolder.open(argv[0]), Path(argv[1])
-    if not source.is_finished:
-        raise CheckpointError(f"{source.path} is not finished: go on with `drive resume {source.path}` first")
-    latest = source.latest_checkpoint()
-    if latest is None:
-        raise CheckpointError(f"{source.path} holds no checkpoint")
+        raise ConfigError("drive export takes a run folder, or one of its checkpoints, and a folder to write: drive export runs/<date>-grpo out/model")
+    given, target = Path(argv[0]), Path(argv[1])
+    named = given.resolve().parent.name == CHECKPOINTS
+    source = RunFolder.open(given.resolve().parents[1] if named else given)
+    if not named and not source.is_finished:
+        raise CheckpointError(f"{source.path} is not finished: go on with `drive resume {source.path}` first, or name one of its checkpoints")
+    chosen = [item for item in source.checkpoints().items() if not named or item[1].name == given.resolve().name]
+    if not chosen:
+        raise CheckpointError(f"{given} holds no checkpoint")
+    step, checkpoint = chosen[-1]
     target = target.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{argv[1]} exists and is not empty: name a new folder")
-    card = _card(source, target.name)
+    card = _card(source, target.name, step)
     with atomic_folder(target) as folder:
         if source.stage == "pretrain":
-            _export_base(latest[1], folder)
+            _export_base(checkpoint, folder)
             (folder / "README.md").write_text(card)
         else:
-            save_policy(load_policy(latest[1]), folder, torch.float16, card)
+            save_policy(load_policy(checkpoint), folder, torch.float16, card)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
     print(f"written: {target} ({size:.1f} MB)")
     return 0
@@ -61,7 +65,7 @@ def _export_base(checkpoint: Path, folder: Path) -> None:
     ImageTextProcessor.load(checkpoint).save_pretrained(folder)
 
 
-def _card(run: Any, name: str) -> str:
+def _card(run: Any, name: str, step: int) -> str:
     from drive.report.cards import model_card
 
     what = {
@@ -70,7 +74,7 @@ def _card(run: Any, name: str) -> str:
         "grpo": "A fast and slow thinking driving VLA after supervised fine-tuning and GRPO on pdms_v1_1.",
     }[run.stage]
     merged: dict[str, float] = {}
-    for line in run.metrics():
+    for line in (line for line in run.metrics() if line["step"] <= step):
         merged.update({k: v for k, v in line.items() if isinstance(v, (int, float)) and not k.startswith("time/")})
     shown = {k: v for k, v in merged.items() if k.startswith("val/") or k in ("step", "reward", "loss", "action_loss")}
     command = (run.path / "command.txt").read_text().strip()

@@ -37,10 +37,22 @@ def report(faults: list[str], where: str) -> None:
         raise ConfigError(f"{where}: {len(faults)} errors\n" + "\n".join(f"  {fault}" for fault in faults))
 
 
+def require_at_least(config: Mapping[str, Any], lows: Mapping[str, float], where: str) -> None:
+    """Raise one ConfigError that lists every key (dotted) whose value lies below its bound."""
+    faults = []
+    for key, low in lows.items():
+        value: Any = config
+        for part in key.split("."):
+            value = value[part]
+        if value < low:
+            faults.append(f"{key}={value}: must be at least {low:g}")
+    report(faults, where)
+
+
 def hint_of(default: Any) -> Any:
-    """The type that a default value stands for: null stands for anything, a uniform list for a list of its elements' type."""
+    """The type that a default value stands for: null stands for a name or a path, a uniform list for a list of its elements' type."""
     if default is None:
-        return Any
+        return str | None
     if isinstance(default, list):
         kinds = {hint_of(item) for item in default if not isinstance(item, dict | list)}
         if kinds == {int, float}:

@@ -30,6 +30,7 @@ def run(argv: list[str]) -> int:
     from omegaconf import OmegaConf
 
     from drive.cli.config import load_config
+    from drive.core.errors import ConfigError
     from drive.core.runs import RunFolder
     from drive.datasets.splits import refuse_evaluation_split
 
@@ -37,6 +38,8 @@ def run(argv: list[str]) -> int:
     typed_sections(config)
     refuse_evaluation_split(config["split"], config["force"])
     stage = config["stage"]["name"]
+    if stage == "pretrain" and config["checkpoint"] is not None:
+        raise ConfigError("stage=pretrain starts from fresh weights: leave checkpoint= out, or go on with a killed run by `drive resume RUN`")
     policy = None if stage == "pretrain" else starting_policy(config)
     folder = RunFolder.create(config["out"], config["name"] or stage, config, ["drive", "train", *argv], stage)
     print(f"run: {folder.path}")
@@ -124,8 +127,6 @@ def starting_policy(config: dict[str, Any]) -> VlaPolicy:
             policy.require_codebook(KDiskTokenizer.load(config["tokenizer"]["codebook"]))
     else:
         model_config = sections["model"]
-        if not model_config.weights:
-            model_config = replace(model_config, weights=str(shipped("tiny-base")))
         if config["tokenizer"]["codebook"]:
             codebook = KDiskTokenizer.load(config["tokenizer"]["codebook"], expect_dt=sections["tokenizer"].dt)
         else:
@@ -133,7 +134,8 @@ def starting_policy(config: dict[str, Any]) -> VlaPolicy:
             codebook = fit_codebook(data.scenarios, sections["tokenizer"], data.fingerprint)
             print(codebook.record)
         model, processor = load_backbone(model_config)
-        policy = VlaPolicy.from_backbone(model, processor, codebook, replace(model_config, weights="" if not model_config.lora_rank else model_config.weights))
+        kept = model_config if model_config.lora_rank else replace(model_config, weights="")  # a whole checkpoint needs no other weights
+        policy = VlaPolicy.from_backbone(model, processor, codebook, kept)
     policy.model.to(device)
     return policy
 
@@ -150,11 +152,15 @@ def train(folder: RunFolder, config: dict[str, Any], policy: VlaPolicy | None, r
     from drive.stages.sft import train_sft
 
     sections, device = typed_sections(config), use_device(config)
+    stage = config["stage"]["name"]
+    if stage == "grpo" and not (folder.path / START).exists():
+        assert policy is not None
+        with atomic_folder(folder.path / START) as start:
+            save_policy(policy, start)
     data = select(config["dataset"], config["split"])
     val = _validation(config)
     folder.record_data({"train": data.fingerprint, **({"val": val.fingerprint} if val else {})})
     held_out = val.scenarios if val else None
-    stage = config["stage"]["name"]
     if stage == "pretrain":
         train_base(folder, data.scenarios, held_out, sections["stage"], device, resume_from)
     elif stage == "sft":
@@ -162,9 +168,6 @@ def train(folder: RunFolder, config: dict[str, Any], policy: VlaPolicy | None, r
         train_sft(folder, policy, data.scenarios, held_out, sections["stage"], resume_from)
     else:
         assert policy is not None
-        if not (folder.path / START).exists():
-            with atomic_folder(folder.path / START) as start:
-                save_policy(policy, start)
         train_grpo(folder, policy, data.scenarios, held_out, sections["stage"], sections["reward"], lambda: _on(load_policy(folder.path / START), device), resume_from)
     RunFolder.open(folder.path).finish()
     print(f"report: {write_report(folder)}")

@@ -23,7 +23,7 @@ CURVE = np.radians(15.0)  # rad of heading change that make a curve
 STEADY = 0.8  # m/s; a smaller difference of speeds is none
 CENTERED = 0.3  # m from the lane's centre
 FREE_BEHIND, FREE_AHEAD = 10.0, 20.0  # m of a neighbour lane that must be empty for it to be free
-LANE_AT = (10.0, 20.0, 35.0)  # m along the route
+LANE_AT = (10.0, 20.0, 30.0, 45.0)  # m along the route
 EGO_FRONT = 4.0  # m, rear axle to front bumper, rounded
 
 

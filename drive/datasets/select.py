@@ -28,6 +28,9 @@ def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Sele
         key = f"{split}_scenes"
         if key not in config:
             raise ConfigError(f"dataset=embedded has the splits train, val and test, not {split!r}")
+        low = [f"dataset.{name}={config[name]}" for name in (key, "workers") if config[name] < 1]
+        if low:
+            raise ConfigError(f"{', '.join(low)}: must be at least 1")
         return ensure_embedded(config["root"], split, config[key], config["seed"], config["workers"], progress)
     if config["name"] == "scenarionet":
         from drive.datasets.scenarionet import ScenarioNetDataset

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from drive.core.checks import above, at_least
 from drive.core.geometry import compose
 from drive.core.types import PLAN_DT, AgentType, Scenario
 from drive.tokenizers.feasibility import Bounds
@@ -29,6 +30,10 @@ class CodebookConfig:
     fill: bool = True  # places left when the motions run out go to steady arcs, so that a small log covers all speeds
     seed: int = 0
     max_speed: float = 31.0  # m/s
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "k")
+        above(0.0, self, "tolerance", "dt", "max_speed")
 
 
 def motions(dataset: Sequence[Scenario], dt: float) -> tuple[Array, Array]:

@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from drive.core.checks import above, at_least
 from drive.core.runs import RunFolder
 from drive.core.seeds import torch_rng
 from drive.core.types import Scenario
@@ -31,13 +33,13 @@ from drive.planners.vla.encode import EncodedPrompt
 from drive.planners.vla.grammar import Kind
 from drive.planners.vla.policy import VlaPolicy
 from drive.rewards.pdms import RewardBatch, RewardConfig, pdms_reward
-from drive.stages.loop import LoopConfig, OptimConfig, apply_gradients, batch_indices, load_optimizer, make_optimizer, run_loop
+from drive.stages.loop import OptimConfig, StageConfig, apply_gradients, batch_indices, optimizer_at, run_loop
 from drive.stages.scenes import SceneStore, TeacherStore
 from drive.stages.sft import validate
 
 
 @dataclass(frozen=True)
-class GrpoConfig:
+class GrpoConfig(StageConfig):
     """Settings of GRPO."""
 
     steps: int = 300
@@ -48,13 +50,17 @@ class GrpoConfig:
     clip: float = 0.2  # eps_c
     kl: float = 0.02  # beta
     normalise_std: bool = True  # divide advantages by the group's standard deviation
-    seed: int = 0
     log_every: int = 5
     validate_every: int = 100
-    validate_scenes: int = 64
     checkpoint_every: int = 100
-    max_scenes: int = 0  # 0 takes all
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=1e-4, weight_decay=0.0, warmup_steps=10))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "scenes", "updates")
+        at_least(2, self, "group")  # one answer has nothing to be better than
+        at_least(0, self, "kl")
+        above(0.0, self, "temperature", "clip")
 
 
 STD_FLOOR = 0.05  # of a reward of 0-1: a group that differs by its thinking fee alone must not push as hard as one that crashed
@@ -198,11 +204,7 @@ def train_grpo(
     val_store = TeacherStore(val, policy, config.validate_scenes) if val is not None and config.validate_scenes else None
     reference = Reference(start_policy() if start_policy is not None and resume_from is not None else policy)
     reference.policy = policy
-    optimizer = make_optimizer(policy.model, config.optim)
-    start = 0
-    if resume_from is not None:
-        start = resume_from[0]
-        load_optimizer(optimizer, resume_from[1])
+    optimizer, start = optimizer_at(policy.model, config.optim, resume_from)
 
     def step_fn(step: int) -> dict[str, float]:
         clock = time.perf_counter()
@@ -222,6 +224,5 @@ def train_grpo(
             **logs,
         } | {"time/rollout_s": sampled - clock, "time/update_s": time.perf_counter() - sampled, "time/tokens_per_s": float(lengths.sum()) / (time.perf_counter() - clock)}
 
-    loop = LoopConfig(config.steps, config.seed, config.log_every, config.validate_every, config.checkpoint_every)
-    run_loop(run, lambda folder: save_policy(policy, folder), optimizer, config.optim, loop, start, step_fn, (lambda: validate(policy, val_store, config.seed)) if val_store else None)
+    run_loop(run, partial(save_policy, policy), optimizer, config, start, step_fn, partial(validate, policy, val_store) if val_store else None)
     return policy

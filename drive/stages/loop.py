@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from drive.core.checks import above, at_least, share
 from drive.core.errors import CheckpointError
 from drive.core.runs import RunFolder
 from drive.core.seeds import numpy_rng, stream
@@ -35,17 +36,31 @@ class OptimConfig:
     clip_norm: float = 1.0  # of the gradient over all weights
     embedding_lr_share: float = 1.0  # of the rate, for the embedding rows: their starting geometry is worth keeping
 
+    def __post_init__(self) -> None:
+        above(0.0, self, "learning_rate", "clip_norm")
+        at_least(0, self, "weight_decay", "warmup_steps", "embedding_lr_share")
+        share(self, "final_lr_share")
+
 
 @dataclass(frozen=True)
-class LoopConfig:
-    """How long, and how often what is written."""
+class StageConfig:
+    """What every stage is told: how long, on how much, how often what is written."""
 
-    steps: int
-    seed: int
+    steps: int = 1500
+    seed: int = 0
     log_every: int = 10
-    validate_every: int = 200
-    checkpoint_every: int = 200
-    keep_checkpoints: int = 2  # the newest ones; the last is always kept
+    validate_every: int = 300
+    validate_scenes: int = 64  # 0 does without validation
+    checkpoint_every: int = 300
+    max_scenes: int = 0  # 0 takes all
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "steps", "log_every", "validate_every", "checkpoint_every")
+        at_least(0, self, "validate_scenes", "max_scenes")
+
+
+KEPT = 2  # checkpoints of a run, the newest ones
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
@@ -85,8 +100,8 @@ def batch_indices(count: int, batch: int, step: int, seed: int) -> NDArray[np.in
 Save = Callable[[Path], None]
 
 
-def save_training(run: RunFolder, step: int, save: Save, optimizer: torch.optim.Optimizer, keep: int) -> None:
-    """A checkpoint (`save` writes the model into a folder) with the optimiser's state, whole or not at all; only the newest `keep` stay."""
+def save_training(run: RunFolder, step: int, save: Save, optimizer: torch.optim.Optimizer) -> None:
+    """A checkpoint (`save` writes the model into a folder) with the optimiser's state, whole or not at all; only the newest KEPT stay."""
     with run.checkpoint_dir(step) as folder:
         save(folder)
         tensors = {
@@ -95,7 +110,7 @@ def save_training(run: RunFolder, step: int, save: Save, optimizer: torch.optim.
             for name, value in state.items()
         }
         save_file(tensors, folder / "optimizer.safetensors")
-    for old in list(run.checkpoints().values())[:-keep]:
+    for old in list(run.checkpoints().values())[:-KEPT]:
         shutil.rmtree(old)
 
 
@@ -113,6 +128,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
     optimizer.load_state_dict(state)
 
 
+def optimizer_at(model: torch.nn.Module, config: OptimConfig, resume_from: tuple[int, Path] | None) -> tuple[torch.optim.AdamW, int]:
+    """(optimiser, first step) of a run that begins, or that goes on from the checkpoint (step, folder)."""
+    optimizer = make_optimizer(model, config)
+    if resume_from is None:
+        return optimizer, 0
+    load_optimizer(optimizer, resume_from[1])
+    return optimizer, resume_from[0]
+
+
 Step = Callable[[int], dict[str, float]]
 
 
@@ -120,28 +144,27 @@ def run_loop(
     run: RunFolder,
     save: Save,
     optimizer: torch.optim.Optimizer,
-    optim: OptimConfig,
-    loop: LoopConfig,
+    config: StageConfig,
     start: int,
     step_fn: Step,
     validate: Callable[[], dict[str, float]] | None = None,
 ) -> None:
-    """Run steps start..steps-1; `step_fn` moves the weights and gives metrics. Only `time/...` metrics depend on the clock."""
-    bar = tqdm(range(start, loop.steps), initial=start, total=loop.steps, desc=run.stage, dynamic_ncols=True)
+    """Run steps start..config.steps-1; `step_fn` moves the weights and gives metrics. Only `time/...` metrics depend on the clock."""
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=run.stage, dynamic_ncols=True)
     for step in bar:
         # dropout of adapters is the only thing that draws from the global generator
-        torch.manual_seed(stream(loop.seed, "step", step))
+        torch.manual_seed(stream(config.seed, "step", step))
         for group in optimizer.param_groups:
-            group["lr"] = group["share"] * learning_rate(optim, step, loop.steps)
+            group["lr"] = group["share"] * learning_rate(config.optim, step, config.steps)
         metrics = step_fn(step)
-        last = step + 1 == loop.steps
-        if (step + 1) % loop.log_every == 0 or last:
+        last = step + 1 == config.steps
+        if (step + 1) % config.log_every == 0 or last:
             run.log(step + 1, {**metrics, "learning_rate": optimizer.param_groups[0]["lr"]})
             bar.set_postfix({k: f"{v:.3g}" for k, v in list(metrics.items())[:4]})
-        if validate is not None and ((step + 1) % loop.validate_every == 0 or last):
+        if validate is not None and ((step + 1) % config.validate_every == 0 or last):
             run.log(step + 1, {f"val/{k}": v for k, v in validate().items()})
-        if (step + 1) % loop.checkpoint_every == 0 or last:
-            save_training(run, step + 1, save, optimizer, loop.keep_checkpoints)
+        if (step + 1) % config.checkpoint_every == 0 or last:
+            save_training(run, step + 1, save, optimizer)
 
 
 def apply_gradients(policy_parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, clip_norm: float) -> float:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from drive.core.checks import at_least
 from drive.core.runs import RunFolder
 from drive.core.seeds import numpy_rng
 from drive.core.types import Scenario
@@ -24,25 +25,24 @@ from drive.datasets.captions import caption, questions
 from drive.planners.vla.encode import EncodedPrompt, PromptEncoder, append_answers
 from drive.planners.vla.prompt import frames, plan_request
 from drive.planners.vla.tiny import build_tiny
-from drive.stages.loop import LoopConfig, OptimConfig, apply_gradients, batch_indices, load_optimizer, make_optimizer, run_loop
+from drive.stages.loop import OptimConfig, StageConfig, apply_gradients, batch_indices, optimizer_at, run_loop
 
 CAPTION_REQUEST = "describe the scene"
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(StageConfig):
     """Settings of pretraining."""
 
-    steps: int = 2000
-    batch: int = 32
+    steps: int = 2200
+    batch: int = 16  # conversations
     vocabulary: int = 512  # text tokens of the tokenizer
-    seed: int = 0
-    log_every: int = 10
-    validate_every: int = 250
-    validate_scenes: int = 64
-    checkpoint_every: int = 500
-    max_scenes: int = 0
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=2e-3, warmup_steps=100))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "batch")
+        at_least(300, self, "vocabulary")  # 256 bytes and the special tokens come first
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,21 @@ class Talk:
 
 
 def collect(dataset: Sequence[Scenario], count: int, seed: int) -> tuple[list[Talk], list[str]]:
-    """Three conversations for each of `count` scenes, its caption and its questions in two halves, and words for the text tokenizer.
+    """Two conversations for each of `count` scenes, and words for the text tokenizer.
 
-    The caption stands alone, as it would give the answers away. The words are those of the planning prompt and of the expert's
+    A conversation asks everything about a scene, caption included, in an order of its own: frames are what costs, and an answer
+    that an earlier one gives away here comes first elsewhere. The words are those of the planning prompt and of the expert's
     reasoning, so that both are short; no action is among them.
     """
     talks, corpus = [], []
     for i in tqdm(range(count), desc="captions", dynamic_ncols=True):
         scenario = dataset[i]
         truth = scenario.privileged()
-        talks.append(Talk(i, ((CAPTION_REQUEST, caption(truth)),)))
-        asked = questions(truth, numpy_rng(seed, "questions", i))
-        half = (len(asked) + 1) // 2
-        talks += [Talk(i, tuple(asked[:half])), Talk(i, tuple(asked[half:]))]
+        for order in range(2):
+            rng = numpy_rng(seed, "questions", i, order)
+            turns = questions(truth, rng)
+            turns.insert(int(rng.integers(len(turns) + 1)), (CAPTION_REQUEST, caption(truth)))
+            talks.append(Talk(i, tuple(turns)))
         corpus.extend([plan_request(scenario.observation()), scenario.reasoning])
     return talks, corpus
 
@@ -111,16 +113,11 @@ class CaptionTrainer:
         return loss, (logits.argmax(-1) == ids[real]).float().mean()
 
     def validate(self, talks: Sequence[Talk]) -> dict[str, float]:
-        """Loss and share of right tokens on held-out scenes; captions and questions apart."""
+        """Loss and share of right tokens of conversations about held-out scenes."""
         self.model.eval()
-        out = {}
-        for name, wanted in (("caption", True), ("question", False)):
-            part = [t for t in talks if (t.turns[0][0] == CAPTION_REQUEST) == wanted]
-            with torch.no_grad():
-                pairs = [self.terms(part[at : at + 32]) for at in range(0, len(part), 32)]
-            out[f"{name}_loss"] = float(torch.stack([p[0] for p in pairs]).mean())
-            out[f"{name}_accuracy"] = float(torch.stack([p[1] for p in pairs]).mean())
-        return out
+        with torch.no_grad():
+            pairs = [self.terms(talks[at : at + 32]) for at in range(0, len(talks), 32)]
+        return {"loss": float(torch.stack([p[0] for p in pairs]).mean()), "accuracy": float(torch.stack([p[1] for p in pairs]).mean())}
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """A transformers folder: weights, config, processor."""
@@ -150,14 +147,11 @@ def train_base(
         val_talks, _ = collect(val, min(len(val), config.validate_scenes), config.seed)
         validate = partial(held_out.validate, val_talks)
     parameters = list(model.parameters())
-    optimizer = make_optimizer(model, config.optim)
-    start = 0
     if resume_from is not None:
-        start, folder = resume_from
         from transformers import AutoModelForImageTextToText
 
-        model.load_state_dict(AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True).state_dict())
-        load_optimizer(optimizer, folder)
+        model.load_state_dict(AutoModelForImageTextToText.from_pretrained(resume_from[1], use_safetensors=True).state_dict())
+    optimizer, start = optimizer_at(model, config.optim, resume_from)
 
     def step_fn(step: int) -> dict[str, float]:
         clock = time.perf_counter()
@@ -168,6 +162,5 @@ def train_base(
         norm = apply_gradients(parameters, optimizer, config.optim.clip_norm)
         return {"loss": float(loss), "accuracy": float(right), "gradient_norm": norm, "time/samples_per_s": len(picked) / (time.perf_counter() - clock)}
 
-    loop = LoopConfig(config.steps, config.seed, config.log_every, config.validate_every, config.checkpoint_every)
-    run_loop(run, trainer.save, optimizer, config.optim, loop, start, step_fn, validate)
+    run_loop(run, trainer.save, optimizer, config, start, step_fn, validate)
     return trainer

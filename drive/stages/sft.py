@@ -2,9 +2,9 @@
 
     L = sum_i w_i (L_LM,i + lambda_a L_action,i) / sum_i w_i + mean_i L_mode,i,   w_i = reasoning_weight for answers with reasoning, 1 for the others
 
-Deviations from the paper: the batch loss is the weighted mean, so that the size of w does not change the learning rate; an action's target may be spread over neighbouring tokens (`label_spread`, metres); a scene
-may be answered fast in one epoch and slowly in another (`slow_share_*`), so that both ways are learnt for every kind of scene; the
-token that chooses between them is not averaged into L_LM, where a slow answer would dilute it among its forty others and the model
+Deviations from the paper: the batch loss is the weighted mean, so that the size of w does not change the learning rate; an
+action's target may be spread over neighbouring tokens (`label_spread`, metres); a scene may be answered fast in one epoch and
+slowly in another (`slow_share_*`), so that both ways are learnt for every kind of scene; the token that chooses between them is not averaged into L_LM, where a slow answer would dilute it among its forty others and the model
 would learn never to think: its loss L_mode is added with weight 1 for either kind.
 """
 
@@ -12,27 +12,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from drive.benchmarks.pdms import evaluate_pdms
+from drive.core.checks import at_least, share
 from drive.core.runs import RunFolder
 from drive.core.types import Scenario
 from drive.metrics.displacement import ade
 from drive.planners.vla.checkpoint import save_policy
 from drive.planners.vla.planner import VlaPlanner
 from drive.planners.vla.policy import SftTerms, VlaPolicy
-from drive.stages.loop import LoopConfig, OptimConfig, apply_gradients, batch_indices, load_optimizer, make_optimizer, run_loop
+from drive.stages.loop import StageConfig, apply_gradients, batch_indices, optimizer_at, run_loop
 from drive.stages.scenes import TeacherStore
 
 
 @dataclass(frozen=True)
-class SftConfig:
+class SftConfig(StageConfig):
     """Settings of SFT; see the module's docstring for the loss."""
 
-    steps: int = 1500
     batch: int = 32
     micro_batch: int = 32  # samples of one forward pass; gradients are accumulated over the batch
     reasoning_weight: float = 40.0  # w of an answer with reasoning (the paper's)
@@ -40,13 +41,12 @@ class SftConfig:
     label_spread: float = 0.0  # m; 0 takes the matched token alone
     slow_share_complex: float = 0.8  # share of epochs in which a complex scene is answered with reasoning
     slow_share_simple: float = 0.1
-    seed: int = 0
-    log_every: int = 10
-    validate_every: int = 300
-    validate_scenes: int = 64
-    checkpoint_every: int = 300
-    max_scenes: int = 0  # 0 takes all
-    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "batch", "micro_batch")
+        at_least(0, self, "reasoning_weight", "action_weight", "label_spread")
+        share(self, "slow_share_complex", "slow_share_simple")
 
 
 def sft_loss(terms: SftTerms, slow: torch.Tensor, config: SftConfig, total_weight: float, count: int) -> torch.Tensor:
@@ -58,7 +58,7 @@ def sft_loss(terms: SftTerms, slow: torch.Tensor, config: SftConfig, total_weigh
     return (weight * (terms.language + config.action_weight * terms.action)).sum() / total_weight + terms.mode.sum() / count
 
 
-def validate(policy: VlaPolicy, store: TeacherStore, seed: int) -> dict[str, float]:
+def validate(policy: VlaPolicy, store: TeacherStore) -> dict[str, float]:
     """Action accuracy (teacher-forced), roll-out ADE (m, against the teacher), pdms_v1_1 (0-100) and think rate of greedy plans."""
     policy.model.eval()
     accuracy = []
@@ -92,11 +92,7 @@ def train_sft(
     store = TeacherStore(train, policy, config.max_scenes)
     val_store = TeacherStore(val, policy, config.validate_scenes) if val is not None and config.validate_scenes else None
     parameters = policy.parameters()
-    optimizer = make_optimizer(policy.model, config.optim)
-    start = 0
-    if resume_from is not None:
-        start = resume_from[0]
-        load_optimizer(optimizer, resume_from[1])
+    optimizer, start = optimizer_at(policy.model, config.optim, resume_from)
 
     def step_fn(step: int) -> dict[str, float]:
         clock = time.perf_counter()
@@ -126,6 +122,5 @@ def train_sft(
             "time/samples_per_s": len(index) / (time.perf_counter() - clock),
         }
 
-    loop = LoopConfig(config.steps, config.seed, config.log_every, config.validate_every, config.checkpoint_every)
-    run_loop(run, lambda folder: save_policy(policy, folder), optimizer, config.optim, loop, start, step_fn, (lambda: validate(policy, val_store, config.seed)) if val_store else None)
+    run_loop(run, partial(save_policy, policy), optimizer, config, start, step_fn, partial(validate, policy, val_store) if val_store else None)
     return policy

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from drive.core.errors import CheckpointError, ConfigError
 from drive.core.seeds import torch_rng
 from drive.planners.vla.grammar import ANSWER, THINK, THINK_END
+from drive.planners.vla.shipped import shipped
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,21 @@ class ModelConfig:
 
 
 def load_backbone(config: ModelConfig):
-    """(model, processor) from a hub name or a local folder. Raises CheckpointError with the way out."""
+    """(model, processor) from a hub name, a local folder, or the shipped tiny-base. Raises CheckpointError with the way out."""
     from transformers import AutoModelForImageTextToText
 
     from drive.planners.vla.processor import load_processor
 
+    source = config.weights or str(shipped("tiny-base"))
     if config.dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"model.dtype={config.dtype} is neither float32 nor bfloat16")
-    processor = load_processor(config.weights, config.family, config.max_pixels)
+    processor = load_processor(source, config.family, config.max_pixels)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            config.weights, dtype=getattr(torch, config.dtype), use_safetensors=True, trust_remote_code=False
+            source, dtype=getattr(torch, config.dtype), use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"no model at {config.weights}: give a local folder or a hub name that can be reached ({error})") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"no model at {source}: give a local folder or a hub name that can be reached ({error})") from error
     return model, processor
 
 

@@ -62,9 +62,10 @@ def save_policy(policy: VlaPolicy, folder: Path, dtype: torch.dtype | None = Non
 
 
 def load_policy(folder: str | Path, config: ModelConfig | None = None) -> VlaPolicy:
-    """Read a checkpoint folder. `config` overrides what may change without the weights: dtype, frozen vision, LoRA's dropout.
+    """Read a checkpoint folder. `config` overrides what may change without the weights: dtype, frozen vision, LoRA's dropout, the
+    longest reasoning, and where the weights below LoRA's adapters lie.
 
-    Raises CheckpointError when a file is missing, a tensor is absent, surplus or of another shape, or when the codebook, the
+    Raises CheckpointError when `config` asks for another model, when a file is missing, a tensor is absent, surplus or of another shape, or when the codebook, the
     vocabulary or the prompt differ from what the weights were trained with.
     """
     folder = Path(folder)
@@ -79,7 +80,7 @@ def load_policy(folder: str | Path, config: ModelConfig | None = None) -> VlaPol
     if version != FORMAT:
         raise CheckpointError(f"{folder} has checkpoint format {version}, this drive reads {FORMAT}")
     if config is not None:
-        saved = replace(saved, freeze_vision=config.freeze_vision, dtype=config.dtype, lora_dropout=config.lora_dropout)
+        saved = _overridden(saved, config, folder)
     codebook = KDiskTokenizer.load(folder / "codebook")
     if codebook.fingerprint != meta["codebook"]:
         raise CheckpointError(f"{folder}/codebook is not the one the weights were trained with: take the folder as it was written")
@@ -88,6 +89,20 @@ def load_policy(folder: str | Path, config: ModelConfig | None = None) -> VlaPol
     if saved.freeze_vision:
         freeze_vision(policy.model)
     return policy
+
+
+FREE = ("dtype", "freeze_vision", "lora_dropout", "max_reasoning")  # settings that may change without the weights
+
+
+def _overridden(saved: ModelConfig, asked: ModelConfig, folder: Path) -> ModelConfig:
+    """`saved` with the free settings of `asked`; CheckpointError where they differ in any other."""
+    old, new = asdict(saved), asdict(asked)
+    bound = [name for name in old if name not in (*FREE, "weights") and old[name] != new[name]]
+    if bound:
+        was = ", ".join(f"model.{name}={old[name]}" for name in bound)
+        raise CheckpointError(f"{folder} was trained with {was}; the settings ask for {', '.join(str(new[name]) for name in bound)}: give model={saved.name} and the same")
+    below = {"weights": asked.weights} if saved.lora_rank and asked.weights else {}
+    return replace(saved, **{name: new[name] for name in FREE}, **below)
 
 
 def _check_vocabulary(policy: VlaPolicy, folder: Path, meta: dict) -> None:
@@ -121,7 +136,11 @@ def _whole(folder: Path, config: ModelConfig, codebook: KDiskTokenizer, meta: di
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     processor = load_processor(str(folder), config.family, config.max_pixels)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder), dtype=getattr(torch, config.dtype))
+    try:
+        architecture = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}/config.json is missing or damaged ({error}): copy the checkpoint again") from error
+    model = AutoModelForImageTextToText.from_config(architecture, dtype=getattr(torch, config.dtype))
     policy = VlaPolicy(model, processor, codebook, config, meta["plan_tokens"])
     _assign(model, read_state(folder / "model.safetensors"), trainable_state(policy), folder)
     model.tie_weights()

@@ -21,6 +21,8 @@ class VlaPlanner:
     def __init__(self, policy: VlaPolicy, mode: str = "adaptive", temperature: float = 0.0, seed: int = 0) -> None:
         if mode not in MODES:
             raise ConfigError(f"planner.mode={mode} is none of {', '.join(MODES)}")
+        if temperature < 0.0:
+            raise ConfigError(f"planner.temperature={temperature}: give 0 (greedy) or more")
         self.policy, self.mode, self.temperature, self.seed = policy, mode, temperature, seed
         self.name = "vla" if mode == "adaptive" else f"vla_{mode}"
         self._calls = 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 
 from drive.planners.vla.prompt import CHATML
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+ROLES = ["system", "user", "assistant"]
 IMAGE_PIXELS = 112  # 8 x 8 patches of 14 pixels, merged 2 x 2: 16 tokens a frame
 
 
@@ -21,7 +23,8 @@ def train_text_tokenizer(corpus: Iterable[str], vocab_size: int = 512):
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    bpe.train_from_iterator(corpus, trainer)
+    # Every turn of a chat is headed by its role: spelt in letters it cost more tokens than what is said.
+    bpe.train_from_iterator(chain(corpus, ROLES * 1000), trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", additional_special_tokens=SPECIAL[1:], clean_up_tokenization_spaces=False
     )
