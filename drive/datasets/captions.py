@@ -49,7 +49,7 @@ def _metres(distance: float) -> str:
     return f"{int(5 * round(max(distance, 0.0) / 5.0))} m"
 
 
-def _ahead(scene: Privileged) -> Array:
+def route_ahead(scene: Privileged) -> Array:
     """(N, 3) the route from the ego on, one sample each SPACING, as far as a car is seen."""
     line = np.asarray(scene.centerline_world, float)
     s, _ = project(line, scene.ego.pose_world[:2])
@@ -102,7 +102,7 @@ def facts(scene: Privileged) -> Facts:
     here = scene.road_map.nearest_lane(pose, scene.route_lane_ids)
     here = scene.road_map.nearest_lane(pose) if abs(project(scene.road_map.lanes[here].centerline, pose[:2])[1]) > 2.0 else here
     lane = scene.road_map.lanes[here]
-    line = _ahead(scene)
+    line = route_ahead(scene)
     shape = line[: int(ROAD_AHEAD / SPACING) + 1, 2]
     gap, speed = None, 0.0
     for i in np.flatnonzero(visible & (kinds == AgentType.VEHICLE)):

@@ -74,7 +74,8 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 
 def make_optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over the weights that are trained; no weight decay on vectors (norms, biases) and embeddings."""
-    embeddings = {id(p) for p in model.get_input_embeddings().parameters()}  # type: ignore[operator]
+    embeds = getattr(model, "get_input_embeddings", None)  # none in a part of a model
+    embeddings = {id(p) for p in embeds().parameters()} if embeds is not None else set()
     trained = [p for p in model.parameters() if p.requires_grad]
     rows = [p for p in trained if id(p) in embeddings]
     matrices = [p for p in trained if id(p) not in embeddings and p.ndim >= 2]
@@ -148,16 +149,21 @@ def run_loop(
     start: int,
     step_fn: Step,
     validate: Callable[[], dict[str, float]] | None = None,
+    span: tuple[int, int] | None = None,
 ) -> None:
-    """Run steps start..config.steps-1; `step_fn` moves the weights and gives metrics. Only `time/...` metrics depend on the clock."""
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=run.stage, dynamic_ncols=True)
+    """Run steps start..end-1; `step_fn` moves the weights and gives metrics. Only `time/...` metrics depend on the clock.
+
+    span: (first, end) of the schedule of the learning rate; (0, config.steps) unless a stage has several parts.
+    """
+    first, end = span or (0, config.steps)
+    bar = tqdm(range(start, end), initial=start, total=end, desc=run.stage, dynamic_ncols=True)
     for step in bar:
         # dropout of adapters is the only thing that draws from the global generator
         torch.manual_seed(stream(config.seed, "step", step))
         for group in optimizer.param_groups:
-            group["lr"] = group["share"] * learning_rate(config.optim, step, config.steps)
+            group["lr"] = group["share"] * learning_rate(config.optim, step - first, end - first)
         metrics = step_fn(step)
-        last = step + 1 == config.steps
+        last = step + 1 == end
         if (step + 1) % config.log_every == 0 or last:
             run.log(step + 1, {**metrics, "learning_rate": optimizer.param_groups[0]["lr"]})
             bar.set_postfix({k: f"{v:.3g}" for k, v in list(metrics.items())[:4]})

@@ -1,7 +1,8 @@
 """Pretraining of the tiny base model on pictures, captions and questions of the embedded world; no actions.
 
-What Qwen2.5-VL's own pretraining is to the big model, this is to the tiny one: SFT starts from it. Next-token prediction on the
-answers (Qwen2.5-VL, arXiv 2502.13923, stage 1 to 3, in one).
+What Qwen2.5-VL's own pretraining is to the big model (arXiv 2502.13923), this is to the tiny one: SFT starts from it. First the
+vision tower learns to see (drive/stages/sight.py), then it stands still and the language model learns to answer, by next-token
+prediction, from features that are computed once.
 """
 
 from __future__ import annotations
@@ -12,36 +13,42 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from safetensors.torch import save_file
 from tqdm import tqdm
 
 from drive.core.checks import at_least
 from drive.core.runs import RunFolder
-from drive.core.seeds import numpy_rng
+from drive.core.seeds import numpy_rng, stream
 from drive.core.types import Scenario
 from drive.datasets.captions import caption, questions
+from drive.planners.vla.checkpoint import read_state
 from drive.planners.vla.encode import EncodedPrompt, PromptEncoder, append_answers
+from drive.planners.vla.features import feature_inputs, keep_features
 from drive.planners.vla.prompt import frames, plan_request
 from drive.planners.vla.tiny import build_tiny
 from drive.stages.loop import OptimConfig, StageConfig, apply_gradients, batch_indices, optimizer_at, run_loop
+from drive.stages.sight import SightData, SightTrainer
 
 CAPTION_REQUEST = "describe the scene"
+HEAD = "sight_head.safetensors"  # beside the weights of a checkpoint of the first part
 
 
 @dataclass(frozen=True)
 class PretrainConfig(StageConfig):
     """Settings of pretraining."""
 
-    steps: int = 2200
+    steps: int = 2700  # both parts
+    sight_steps: int = 1500  # of them, of the vision tower alone
+    sight_batch: int = 64  # frames
     batch: int = 16  # conversations
     vocabulary: int = 512  # text tokens of the tokenizer
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=2e-3, warmup_steps=100))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, self, "batch")
+        at_least(1, self, "batch", "sight_batch", "sight_steps")
+        at_least(self.sight_steps + 1, self, "steps")
         at_least(300, self, "vocabulary")  # 256 bytes and the special tokens come first
 
 
@@ -74,19 +81,20 @@ def collect(dataset: Sequence[Scenario], count: int, seed: int) -> tuple[list[Ta
 
 
 class CaptionTrainer:
-    """The model in training, and its prompts."""
+    """The language model in training, and its prompts; every scene's frames are encoded once."""
 
     def __init__(self, model, processor, dataset: Sequence[Scenario]) -> None:
         self.model, self.processor, self.dataset = model, processor, dataset
         self.encoder = PromptEncoder(processor)
-        self._frames: dict[int, NDArray[np.uint8]] = {}
+        self._seen: dict[int, EncodedPrompt] = {}  # any prompt of a scene: its features serve them all
 
     def _encode(self, talk: Talk) -> tuple[EncodedPrompt, list[int], list[bool]]:
         """(first prompt, ids of all that follows it, which of them are answers)."""
-        if talk.scene not in self._frames:
-            self._frames[talk.scene] = frames(self.dataset[talk.scene].observation())
         tokenizer = self.processor.tokenizer
-        prompt = self.encoder.encode(self._frames[talk.scene], talk.turns[0][0])
+        known = self._seen.get(talk.scene)
+        prompt = self.encoder.encode(known.images if known else frames(self.dataset[talk.scene].observation()), talk.turns[0][0])
+        prompt.features = known.features if known else None
+        self._seen.setdefault(talk.scene, prompt)
         ids: list[int] = []
         spoken: list[bool] = []
         for turn, (request, answer) in enumerate(talk.turns):
@@ -105,9 +113,10 @@ class CaptionTrainer:
         real = torch.zeros_like(ids, dtype=torch.bool)
         for i, (_, row, spoken) in enumerate(encoded):
             ids[i, : len(row)], real[i, : len(row)] = torch.tensor(row), torch.tensor(spoken)
-        inputs = append_answers(self.encoder.collate([prompt for prompt, _, _ in encoded]), ids, pad)
-        device = self.model.device
-        inputs, ids, real = {k: v.to(device) for k, v in inputs.items()}, ids.to(device), real.to(device)
+        device, prompts = self.model.device, [prompt for prompt, _, _ in encoded]
+        ids, real = ids.to(device), real.to(device)
+        keep_features(self.model, self.encoder, prompts)
+        inputs = append_answers(feature_inputs(self.encoder, prompts, device), ids, pad)
         logits = self.model(**inputs, logits_to_keep=ids.shape[1]).logits[real].float()
         loss = torch.nn.functional.cross_entropy(logits, ids[real])
         return loss, (logits.argmax(-1) == ids[real]).float().mean()
@@ -119,11 +128,18 @@ class CaptionTrainer:
             pairs = [self.terms(talks[at : at + 32]) for at in range(0, len(talks), 32)]
         return {"loss": float(torch.stack([p[0] for p in pairs]).mean()), "accuracy": float(torch.stack([p[1] for p in pairs]).mean())}
 
-    def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """A transformers folder: weights, config, processor."""
-        state = {k: v.to(dtype or v.dtype) for k, v in self.model.state_dict().items()}
-        self.model.save_pretrained(folder, state_dict=state)
-        self.processor.save_pretrained(folder)
+
+def save_base(model, processor, folder: Path) -> None:
+    """A transformers folder: weights, config, processor."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def load_weights(model, folder: Path) -> None:
+    """Put the weights of a folder that `save_base` wrote into `model`."""
+    from transformers import AutoModelForImageTextToText
+
+    model.load_state_dict(AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True).state_dict())
 
 
 def train_base(
@@ -133,24 +149,52 @@ def train_base(
     config: PretrainConfig,
     device: str = "cpu",
     resume_from: tuple[int, Path] | None = None,
-) -> CaptionTrainer:
-    """Train the tiny base model from fresh weights."""
+):
+    """Train the tiny base model from fresh weights; the model."""
     count = min(len(train), config.max_scenes or len(train))
     talks, corpus = collect(train, count, config.seed)
     said = [text for talk in talks for turn in talk.turns for text in turn]
     model, processor = build_tiny(said + corpus, config.seed, config.vocabulary)
     model.to(device)
-    trainer = CaptionTrainer(model, processor, train)
-    validate = None
-    if val is not None and config.validate_scenes:
-        held_out = CaptionTrainer(model, processor, val)
-        val_talks, _ = collect(val, min(len(val), config.validate_scenes), config.seed)
-        validate = partial(held_out.validate, val_talks)
-    parameters = list(model.parameters())
     if resume_from is not None:
-        from transformers import AutoModelForImageTextToText
+        load_weights(model, resume_from[1])
+    held_out = val if val is not None and config.validate_scenes else None
+    if resume_from is None or resume_from[0] < config.sight_steps:
+        _learn_to_see(run, model, processor, train, held_out, count, config, resume_from)
+        resume_from = None
+    _learn_to_speak(run, model, processor, train, held_out, talks, config, resume_from)
+    return model
 
-        model.load_state_dict(AutoModelForImageTextToText.from_pretrained(resume_from[1], use_safetensors=True).state_dict())
+
+def _learn_to_see(run, model, processor, train, val, count: int, config: PretrainConfig, resume_from: tuple[int, Path] | None) -> None:
+    """Steps 0..sight_steps-1: the vision tower and a head of its own."""
+    torch.manual_seed(stream(config.seed, "sight head"))
+    trainer, data = SightTrainer(model, processor), SightData(train, count)
+    held_out = SightData(val, min(len(val), config.validate_scenes)) if val is not None else None
+    learning = torch.nn.ModuleDict({"tower": model.model.visual, "head": trainer.head})
+    if resume_from is not None:
+        trainer.head.load_state_dict(read_state(resume_from[1] / HEAD))
+    optimizer, start = optimizer_at(learning, config.optim, resume_from)
+
+    def step_fn(step: int) -> dict[str, float]:
+        logs = trainer.step(data, batch_indices(len(data), config.sight_batch, step, config.seed))
+        return {**logs, "gradient_norm": apply_gradients(list(learning.parameters()), optimizer, config.optim.clip_norm)}
+
+    def save(folder: Path) -> None:
+        save_base(model, processor, folder)
+        save_file(trainer.head.state_dict(), folder / HEAD)
+
+    run_loop(run, save, optimizer, config, start, step_fn, partial(trainer.validate, held_out) if held_out else None, (0, config.sight_steps))
+
+
+def _learn_to_speak(run, model, processor, train, val, talks: list[Talk], config: PretrainConfig, resume_from: tuple[int, Path] | None) -> None:
+    """Steps sight_steps..steps-1: all but the vision tower."""
+    model.model.visual.requires_grad_(False)
+    trainer, validate = CaptionTrainer(model, processor, train), None
+    if val is not None:
+        val_talks, _ = collect(val, min(len(val), config.validate_scenes), config.seed)
+        validate = partial(CaptionTrainer(model, processor, val).validate, val_talks)
+    parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer, start = optimizer_at(model, config.optim, resume_from)
 
     def step_fn(step: int) -> dict[str, float]:
@@ -160,7 +204,6 @@ def train_base(
         loss, right = trainer.terms(picked)
         loss.backward()
         norm = apply_gradients(parameters, optimizer, config.optim.clip_norm)
-        return {"loss": float(loss), "accuracy": float(right), "gradient_norm": norm, "time/samples_per_s": len(picked) / (time.perf_counter() - clock)}
+        return {"loss": float(loss.detach()), "accuracy": float(right), "gradient_norm": norm, "time/samples_per_s": len(picked) / (time.perf_counter() - clock)}
 
-    run_loop(run, trainer.save, optimizer, config, start, step_fn, validate)
-    return trainer
+    run_loop(run, partial(save_base, model, processor), optimizer, config, max(start, config.sight_steps), step_fn, validate, (config.sight_steps, config.steps))

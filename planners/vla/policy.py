@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from drive.core.errors import CheckpointError
 from drive.core.types import PLAN_STEPS, Observation
 from drive.planners.vla.backbone import ModelConfig, add_action_tokens, add_lora, freeze_vision
 from drive.planners.vla.decode import Answers, Prefix, answer_logits, prefill, sample, token_log_probs
 from drive.planners.vla.encode import EncodedPrompt, PromptEncoder, append_answers
+from drive.planners.vla.features import feature_inputs, keep_features, takes_features
 from drive.planners.vla.grammar import Grammar, Kind
 from drive.tokenizers.kdisk import KDiskTokenizer
 
@@ -54,8 +53,7 @@ class VlaPolicy:
         rows = model.get_output_embeddings().weight.shape[0]
         self.grammar = Grammar.from_tokenizer(tokenizer, codebook.token_names, rows, plan_tokens, config.max_reasoning, tokenizer.eos_token)
         self._distance: torch.Tensor | None = None
-        takes = "mm_encoder_outputs" in inspect.signature(model.forward).parameters
-        self._takes_features = takes and not model.config.model_type.startswith("qwen3")  # Qwen3 also wants features of inner layers
+        self._takes_features = takes_features(model)
 
     @staticmethod
     def from_backbone(model, processor, codebook: KDiskTokenizer, config: ModelConfig, plan_tokens: int = PLAN_STEPS) -> VlaPolicy:
@@ -87,28 +85,15 @@ class VlaPolicy:
 
     def inputs(self, prompts: Sequence[EncodedPrompt]) -> dict[str, Any]:
         """Model inputs of B prompts, on the model's device. A frozen vision tower sees every prompt's frames once."""
-        kept = self._keeps_features and all(len(p.images) for p in prompts)
-        inputs: dict[str, Any] = {k: v.to(self.device) for k, v in self.encoder.collate(prompts, images=not kept).items()}
-        if kept:
-            self._encode_frames([p for p in prompts if p.features is None])
-            features = [p.features for p in prompts]
-            inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=tuple(features))}  # type: ignore[arg-type]
-        return inputs
+        if not (self._keeps_features and all(len(p.images) for p in prompts)):
+            return {k: v.to(self.device) for k, v in self.encoder.collate(prompts).items()}
+        keep_features(self.model, self.encoder, prompts)
+        return feature_inputs(self.encoder, prompts, self.device)
 
     @property
     def _keeps_features(self) -> bool:
         """Whether frames may be encoded once: the tower does not learn, and the model takes what it gave."""
         return self.config.freeze_vision and not self.config.lora_rank and self._takes_features
-
-    @torch.no_grad()
-    def _encode_frames(self, prompts: Sequence[EncodedPrompt], at_once: int = 32) -> None:
-        for start in range(0, len(prompts), at_once):
-            part = prompts[start : start + at_once]
-            images = self.encoder.collate(part)
-            out = self.model.get_image_features(images["pixel_values"].to(self.device), images["image_grid_thw"].to(self.device))
-            frames = iter(out.pooler_output)
-            for prompt in part:
-                prompt.features = torch.cat([next(frames) for _ in range(len(prompt.images))])
 
     def prefix(self, prompts: Sequence[EncodedPrompt]) -> Prefix:
         """The prompts' shared cache; differentiable outside torch.no_grad."""

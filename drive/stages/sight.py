@@ -1,0 +1,110 @@
+"""The first part of pretraining: a vision tower learns where things are, by dense targets, before it is spoken to.
+
+From one frame and the route command two things are asked of the tower's tokens: which cells of the ground ahead are drivable and
+which are under a vehicle, and where the route runs (bird's-eye supervision, as in TransFuser, arXiv 2205.15997, section 3.3). Answers
+in words alone teach a small tower next to nothing in a laptop's time: a few digits in some hundred tokens depend on the picture.
+The head is dropped afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+from tqdm import tqdm
+
+from drive.core.types import Command, Scenario
+from drive.datasets.ground import CELLS, PLANES, ROUTE_AT, ground_planes, route_offsets
+from drive.planners.vla.encode import PromptEncoder
+from drive.planners.vla.tiny import IMAGE_PIXELS
+from drive.simulators.birdseye import BirdsEye
+
+HEAD_WIDTH = 320
+ROUTE_SCALE = 4.0  # m; brings the offsets to the size of the other outputs
+COMMANDS = list(Command)
+
+
+class SightHead(torch.nn.Module):
+    """From the tokens of a frame (B, tokens * hidden) and a command (B,): logits of the planes, offsets of the route in m."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.tokens = torch.nn.Linear(inputs, HEAD_WIDTH)
+        self.command = torch.nn.Embedding(len(COMMANDS), HEAD_WIDTH)
+        self.planes = torch.nn.Linear(HEAD_WIDTH, len(PLANES) * CELLS * CELLS)
+        self.route = torch.nn.Linear(HEAD_WIDTH, len(ROUTE_AT))
+
+    def forward(self, tokens: torch.Tensor, command: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """((B, planes, CELLS, CELLS), (B, len(ROUTE_AT)))."""
+        hidden = functional.gelu(self.tokens(tokens) + self.command(command))
+        return self.planes(hidden).view(-1, len(PLANES), CELLS, CELLS), ROUTE_SCALE * self.route(hidden)
+
+
+class SightData:
+    """The present frame of every scene and what lies before it, in memory: 40 kB a scene."""
+
+    def __init__(self, dataset: Sequence[Scenario], count: int) -> None:
+        views: dict[str, BirdsEye] = {}
+        images, planes, routes, commands = [], [], [], []
+        for i in tqdm(range(count), desc="ground", dynamic_ncols=True):
+            scenario = dataset[i]
+            scene = scenario.privileged()
+            if scene.road_map.name not in views:
+                views[scene.road_map.name] = BirdsEye(scene.road_map)
+            images.append(scenario.observation().images[:, -1])
+            planes.append(np.round(255 * ground_planes(scene, views[scene.road_map.name])).astype(np.uint8))
+            routes.append(route_offsets(scene))
+            commands.append(COMMANDS.index(scene.command))
+        self.images: NDArray[np.uint8] = np.stack(images)  # (N, C, H, W, 3)
+        self.planes = torch.from_numpy(np.stack(planes))
+        self.routes = torch.from_numpy(np.stack(routes))
+        self.commands = torch.tensor(commands)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class SightTrainer:
+    """The tower of `model` in training, with a head that is thrown away."""
+
+    def __init__(self, model, processor) -> None:
+        self.model, self.encoder = model, PromptEncoder(processor)
+        tokens = processor.image_tokens((IMAGE_PIXELS, IMAGE_PIXELS))
+        self.head = SightHead(tokens * model.config.vision_config.out_hidden_size).to(model.device)
+
+    def terms(self, data: SightData, index: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(cross-entropy of the planes, smooth L1 of the route in units of ROUTE_SCALE, (B, len(ROUTE_AT)) absolute errors in m)."""
+        device = self.model.device
+        frames = self.encoder.processor.fit(data.images[index, 0])
+        inputs = self.encoder.processor.image_inputs(list(frames[:, None]), torch.zeros(1, 1, dtype=torch.long))
+        tokens = self.model.get_image_features(inputs["pixel_values"].to(device), inputs["image_grid_thw"].to(device)).pooler_output
+        planes, route = self.head(torch.stack(list(tokens)).flatten(1), data.commands[index].to(device))
+        planes_loss = functional.binary_cross_entropy_with_logits(planes, data.planes[index].to(device).float() / 255.0)
+        wanted = data.routes[index].to(device)
+        route_loss = functional.smooth_l1_loss(route / ROUTE_SCALE, wanted / ROUTE_SCALE, beta=0.25)
+        return planes_loss, route_loss, (route - wanted).detach().abs()
+
+    def step(self, data: SightData, index: NDArray[np.int64]) -> dict[str, float]:
+        """Gradients of one batch; what to log."""
+        clock = time.perf_counter()
+        self.model.train()
+        planes, route, error = self.terms(data, index)
+        (planes + route).backward()
+        took = time.perf_counter() - clock
+        return {"planes_loss": float(planes.detach()), "route_loss": float(route.detach()), "route_error_m": float(error.mean()), "time/samples_per_s": len(index) / took}
+
+    @torch.no_grad()
+    def validate(self, data: SightData) -> dict[str, float]:
+        """Losses on held-out scenes, and the mean error of the route at 20 and 45 m."""
+        self.model.eval()
+        parts = [self.terms(data, np.arange(at, min(at + 64, len(data)))) for at in range(0, len(data), 64)]
+        error = torch.cat([part[2] for part in parts]).mean(0)
+        return {
+            "planes_loss": float(torch.stack([part[0] for part in parts]).mean()),
+            "route_error_20_m": float(error[ROUTE_AT.index(20)]),
+            "route_error_45_m": float(error[ROUTE_AT.index(45)]),
+        }
