@@ -92,6 +92,29 @@ def test_grpo_killed_and_resumed_equals_grpo_unbroken(place, data, sft):
     assert same_weights(killed, whole)
 
 
+def pretrain_settings(place: Path, data: list[str], out: str) -> list[str]:
+    few = ["stage.steps=12", "stage.sight_steps=6", "stage.sight_batch=8", "stage.batch=3", "stage.validate_every=6", "stage.vocabulary=320"]
+    return ["train", "stage=pretrain", *few, *QUICK, *data, f"out={place}/{out}"]
+
+
+@pytest.fixture(scope="module")
+def base(place, data) -> RunFolder:
+    assert main(pretrain_settings(place, data, "whole-base")) == 0
+    return RunFolder.newest(place / "whole-base", "pretrain")
+
+
+@pytest.mark.parametrize("killed_after", [2, 8])
+def test_pretraining_killed_in_either_part_and_resumed_equals_it_unbroken(place, data, base, killed_after):
+    from transformers import AutoModelForImageTextToText
+
+    assert {"val/route_error_20_m", "val/planes_loss", "val/accuracy"} <= {name for line in base.metrics() for name in line}
+    killed = start_and_kill(pretrain_settings(place, data, f"killed-base-{killed_after}"), place / f"killed-base-{killed_after}", killed_after)
+    assert main(["resume", str(killed.path)]) == 0
+    assert numbers(killed) == numbers(base)
+    ours, theirs = (AutoModelForImageTextToText.from_pretrained(run.latest_checkpoint()[1]).state_dict() for run in (killed, base))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 def test_a_run_holds_all_that_made_it(sft):
     names = {path.name for path in sft.path.iterdir()}
     assert {"config.yaml", "command.txt", "versions.json", "data.json", "metrics.jsonl", "checkpoints", "report.html", "status.json"} <= names

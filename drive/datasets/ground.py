@@ -14,7 +14,7 @@ CELLS = 26  # along each side of the square
 CELL = 2.0  # m
 SUBCELLS = 2  # samples of a cell along each side
 PLANES = (Channel.DRIVABLE, Channel.VEHICLE)
-ROUTE_AT = tuple(range(5, 55, 5))  # m along the route
+ROUTE_AT = tuple(range(4, 52, 4))  # m along the route, whole steps of SPACING
 
 
 def ground_planes(scene: Privileged, birdseye: BirdsEye) -> NDArray[np.float32]:

@@ -99,12 +99,12 @@ class SightTrainer:
 
     @torch.no_grad()
     def validate(self, data: SightData) -> dict[str, float]:
-        """Losses on held-out scenes, and the mean error of the route at 20 and 45 m."""
+        """Losses on held-out scenes, and the mean error of the route at 20 and 44 m."""
         self.model.eval()
         parts = [self.terms(data, np.arange(at, min(at + 64, len(data)))) for at in range(0, len(data), 64)]
         error = torch.cat([part[2] for part in parts]).mean(0)
         return {
             "planes_loss": float(torch.stack([part[0] for part in parts]).mean()),
             "route_error_20_m": float(error[ROUTE_AT.index(20)]),
-            "route_error_45_m": float(error[ROUTE_AT.index(45)]),
+            "route_error_44_m": float(error[ROUTE_AT.index(44)]),
         }
