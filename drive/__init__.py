@@ -1,5 +1,7 @@
 """drive: a research toolkit for vision-language-action driving."""
 
+import hashlib as _hashlib
+import os as _os
 from pathlib import Path as _Path
 
 __version__ = "0.1.0"
@@ -11,3 +13,8 @@ if _missing:
         f"drive/{', drive/'.join(_missing)} are git symlinks that this copy lost (a ZIP download, or Windows without "
         "symlinks): clone with `git clone -c core.symlinks=true`, or install the wheel."
     )
+
+# Numba's cache looks at a kernel's own file alone and would go on with the old code of kernels that it calls from other files.
+_sources = sorted(file for room in ("core", "metrics", *_ROOMS) for file in (_Path(__file__).parent / room).rglob("*.py"))
+_digest = _hashlib.sha256(b"".join(file.read_bytes() for file in _sources)).hexdigest()[:16]
+_os.environ.setdefault("NUMBA_CACHE_DIR", str(_Path(__file__).parent / "__pycache__" / f"numba-{_digest}"))

@@ -5,9 +5,6 @@ IDM: Treiber, Hennecke and Helbing, Phys. Rev. E 62 (2000). Lane changes: MOBIL,
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import numpy as np
 from numba import njit
 
@@ -188,42 +185,23 @@ def consider_change(graph: Graph, fleet: Fleet, i: int, now_accel: float, others
         begin_change(graph, fleet, i, best_lane, best_s, best_d)
 
 
-def _sources() -> str:
-    """Digest of all traffic kernels. Numba's cache looks at one file and would go on with old kernels of the others."""
-    files = sorted(Path(__file__).parent.glob("traffic_*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def _step_kernel(sources: str):
-    """The kernel of a traffic step; `sources` is part of its cache key, as every variable of a closure is."""
-
-    @njit(cache=True)
-    def step_fleet(graph, fleet, tick, dt):
-        _ = sources
-        n = fleet.x.shape[0]
-        others = np.empty(n, np.int64)
-        update_junctions(graph, fleet, tick * dt)
-        for i in range(n):
-            if not fleet.active[i] or fleet.mode[i] == PARKED:
-                continue
-            n_others = gather(fleet, i, stopping_horizon(fleet.speed[i]) + 10.0, others)
-            fleet.wish[i] = wanted_accel(graph, fleet, i, others, n_others)
-            fleet.cooldown[i] = max(fleet.cooldown[i] - dt, 0.0)
-            if fleet.mode[i] == DRIVEN and (tick + i) % 5 == 0:
-                consider_change(graph, fleet, i, fleet.wish[i], others, n_others)
-        for i in range(n):
-            if fleet.active[i] and fleet.mode[i] == DRIVEN:
-                advance(graph, fleet, i, fleet.wish[i], dt)
-
-    return step_fleet
-
-
-_step = _step_kernel(_sources())
-
-
-def step_fleet(graph: Graph, fleet: Fleet, tick: int, dt: float) -> None:
+@njit(cache=True)
+def step_fleet(graph, fleet, tick, dt):
     """Advance every vehicle by dt s; EXTERNAL ones are looked at but not moved. All accelerations are of one instant."""
-    _step(graph, fleet, tick, dt)
+    n = fleet.x.shape[0]
+    others = np.empty(n, np.int64)
+    update_junctions(graph, fleet, tick * dt)
+    for i in range(n):
+        if not fleet.active[i] or fleet.mode[i] == PARKED:
+            continue
+        n_others = gather(fleet, i, stopping_horizon(fleet.speed[i]) + 10.0, others)
+        fleet.wish[i] = wanted_accel(graph, fleet, i, others, n_others)
+        fleet.cooldown[i] = max(fleet.cooldown[i] - dt, 0.0)
+        if fleet.mode[i] == DRIVEN and (tick + i) % 5 == 0:
+            consider_change(graph, fleet, i, fleet.wish[i], others, n_others)
+    for i in range(n):
+        if fleet.active[i] and fleet.mode[i] == DRIVEN:
+            advance(graph, fleet, i, fleet.wish[i], dt)
 
 
 @njit(cache=True)

@@ -54,8 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     known = verbs()
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_overview(known))
-        return 0
+        return guarded(lambda: _show(_overview(known)))
     if argv[0] in ("-V", "--version"):
         print(f"drive {drive.__version__}")
         return 0
@@ -66,9 +65,13 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     verb = known[name]
     if "-h" in rest or "--help" in rest:
-        print(f"drive {name}: {verb.line}\n\n{verb.doc}")
-        return 0
+        return guarded(lambda: _show(f"drive {name}: {verb.line}\n\n{verb.doc}"))
     return guarded(lambda: importlib.import_module(f"drive.cli.{verb.module}").run(rest))
+
+
+def _show(text: str) -> int:
+    print(text, flush=True)
+    return 0
 
 
 def guarded(action: Callable[[], int]) -> int:
