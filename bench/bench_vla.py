@@ -77,7 +77,8 @@ def measure() -> list[Row]:
 
     model, processor = build_tiny(CORPUS, 0, 512)
     tiny = VlaPolicy.from_backbone(model, processor, toy_codebook(), ModelConfig(freeze_vision=True))
-    for name, policy in (("all weights", VlaPolicy(model, processor, tiny.codebook, ModelConfig())), ("vision frozen, features kept", tiny)):
+    free = VlaPolicy.from_backbone(*build_tiny(CORPUS, 0, 512), toy_codebook(), ModelConfig())
+    for name, policy in (("all weights", free), ("vision frozen, features kept", tiny)):
         batch = policy.encode(observations)
         ids = policy.target_ids(batch, np.zeros((32, 10), np.int64), [None] * 24 + ["car ahead . brake and stop"] * 8)
 

@@ -15,6 +15,8 @@ if _missing:
     )
 
 # Numba's cache looks at a kernel's own file alone and would go on with the old code of kernels that it calls from other files.
-_sources = sorted(file for room in ("core", "metrics", *_ROOMS) for file in (_Path(__file__).parent / room).rglob("*.py"))
-_digest = _hashlib.sha256(b"".join(file.read_bytes() for file in _sources)).hexdigest()[:16]
-_os.environ.setdefault("NUMBA_CACHE_DIR", str(_Path(__file__).parent / "__pycache__" / f"numba-{_digest}"))
+_files = sorted(file for room in ("core", "metrics", *_ROOMS) for file in (_Path(__file__).parent / room).rglob("*.py"))
+_kernels = b"".join(source for source in (file.read_bytes() for file in _files) if b"njit" in source)
+_cache = _Path(__file__).parent / "__pycache__" / f"numba-{_hashlib.sha256(_kernels).hexdigest()[:16]}"
+if _Path(_os.environ.get("NUMBA_CACHE_DIR") or _cache).parent == _cache.parent:  # unset, or handed down by another drive process
+    _os.environ["NUMBA_CACHE_DIR"] = str(_cache)

@@ -17,6 +17,7 @@ from drive.datasets.embedded import EmbeddedDataset, ensure_embedded, load_teach
 from drive.datasets.episode import EpisodeConfig, record_episode, town_map
 from drive.datasets.episode_file import EpisodeFile, episode_name, write_episode
 from drive.datasets.generate import generate
+from drive.datasets.select import readable
 from drive.simulators.world_events import drivable_area
 
 CAMERA = Camera.front(32, 32)
@@ -183,7 +184,7 @@ def test_broken_files_are_named_and_counted(folder, tmp_path):
     meta = np.frombuffer(json.dumps(poisoned.meta).encode(), np.uint8)
     write_episode(poisoned.path, {"meta": meta, **poisoned.arrays, "ego": ego})
     data = EmbeddedDataset(tmp_path)
-    good, faults = data.scan()
+    good, faults = readable(data, len(data))
     assert len(good) + len(faults) == len(data) == 30
     assert any(episode_name(0) in fault for fault in faults)
     assert any(episode_name(1) in fault and "ego" in fault for fault in faults)

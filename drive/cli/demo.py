@@ -1,7 +1,7 @@
 """Examples:
   drive demo                        about ten minutes on two CPU cores: data, SFT, GRPO, scores on an unseen town, a video
   drive demo out=out/demo seed=1
-  drive demo sft_steps=100 grpo_steps=40 test_scenes=40     a quick look; the scores mean little then
+  drive demo sft_steps=100 grpo_steps=40 dataset.test_scenes=40     a quick look; the scores mean little then
 
 Generates scenes of the embedded towns, fits a codebook, fine-tunes the shipped tiny-base (SFT), reinforces it (GRPO), prints
 pdms_v1_1 on the test town for constant velocity, SFT, GRPO and the expert, and films the car driving that town in closed loop.
@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
     from drive.benchmarks.pdms import evaluate_pdms
     from drive.cli.config import load_config
     from drive.cli.schema import require_at_least
-    from drive.datasets.select import select
+    from drive.datasets.select import readable, select
     from drive.planners.constant_velocity import ConstantVelocity
     from drive.planners.pdm import PdmExpert
     from drive.planners.vla.planner import VlaPlanner
@@ -39,13 +39,13 @@ def run(argv: list[str]) -> int:
     sft = _train(["stage=sft", f"stage.steps={config['sft_steps']}", f"stage.validate_every={config['sft_steps']}"], config, data)
     grpo = _train(["stage=grpo", f"checkpoint={sft.path}", f"stage.steps={config['grpo_steps']}", f"stage.validate_every={config['grpo_steps']}"], config, data)
     test = select(config["dataset"], "test")
-    scenes = [test.scenarios[i] for i in range(len(test.scenarios))]
+    scenes, faults = readable(test.scenarios, len(test.scenarios))
     planners = [ConstantVelocity(), VlaPlanner(_policy(sft)), VlaPlanner(_policy(grpo)), PdmExpert()]
     names = ("constant_velocity", "vla after SFT", "vla after GRPO", "expert")
     results = []
     for planner, name in zip(planners, names):
         planner.name = name
-        results.append(evaluate_pdms(scenes, planner, config["batch"], test.expected, test.faults, progress=True))
+        results.append(evaluate_pdms(scenes, planner, config["batch"], test.expected, [*test.faults, *faults], progress=True))
     title = "embedded test (a town never seen in training)"
     print(pdms_table(results, title))
     write_results(out / "results", results, config, test.fingerprint)
@@ -60,14 +60,15 @@ def _train(settings: list[str], config: dict[str, Any], data: list[str]):
     from omegaconf import OmegaConf
 
     from drive.cli.config import load_config
-    from drive.cli.train import starting_policy, train
+    from drive.cli.train import load_splits, starting_policy, train
     from drive.core.runs import RunFolder
 
     argv = [*settings, f"out={config['out']}/runs", f"stage.seed={config['seed']}", *data]
     stage: Any = OmegaConf.to_container(load_config("train", argv), resolve=True)
-    policy = starting_policy(stage)
+    splits = load_splits(stage)
+    policy = starting_policy(stage, splits)
     folder = RunFolder.create(stage["out"], stage["stage"]["name"], stage, ["drive", "train", *argv], stage["stage"]["name"])
-    train(folder, stage, policy)
+    train(folder, stage, splits, policy)
     return folder
 
 

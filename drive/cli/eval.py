@@ -12,12 +12,8 @@ be decoded, a planner that fails and a scene that cannot be read score 0, lower 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from drive.core.types import Scenario
+from typing import Any
 
 HELP = "score a planner: benchmark=pdms_v1_1 planner=vla dataset=embedded split=test"
 
@@ -29,7 +25,7 @@ def run(argv: list[str]) -> int:
     from drive.benchmarks.pdms import evaluate_pdms
     from drive.cli.config import load_config
     from drive.cli.schema import require_at_least
-    from drive.datasets.select import select
+    from drive.datasets.select import readable, select
     from drive.report.tables import pdms_table, write_results
 
     config: Any = OmegaConf.to_container(load_config("eval", argv), resolve=True)
@@ -38,7 +34,7 @@ def run(argv: list[str]) -> int:
     data = select(config["dataset"], config["split"])
     count = min(len(data.scenarios), config["max_scenes"] or len(data.scenarios))
     expected = count if config["max_scenes"] else data.expected
-    scenes, faults = _readable(data.scenarios, count)
+    scenes, faults = readable(data.scenarios, count)
     result = evaluate_pdms(scenes, planner, config["batch"], expected, [*data.faults, *faults], progress=True)
     print(pdms_table([result], f"{config['dataset']['name']} {config['split']}"))
     for fault in result.faults:
@@ -46,19 +42,6 @@ def run(argv: list[str]) -> int:
     if config["out"]:
         write_results(Path(config["out"]), [result], config, data.fingerprint)
     return 0 if result.coverage >= 1.0 else 1
-
-
-def _readable(scenarios: Sequence[Scenario], count: int) -> tuple[list[Scenario], list[str]]:
-    """The first `count` scenarios that can be read, and what is wrong with each of the others."""
-    from drive.core.errors import DataError
-
-    good, faults = [], []
-    for i in range(count):
-        try:
-            good.append(scenarios[i])
-        except DataError as error:
-            faults.append(str(error))
-    return good, faults
 
 
 def make_planner(config: dict[str, Any]):

@@ -56,12 +56,11 @@ def run(argv: list[str]) -> int:
 
 def _export_base(checkpoint: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForImageTextToText
 
+    from drive.planners.vla.backbone import read_model
     from drive.planners.vla.processor import ImageTextProcessor
 
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float16, use_safetensors=True)
-    model.save_pretrained(folder)
+    read_model(checkpoint, torch.float16).save_pretrained(folder)
     ImageTextProcessor.load(checkpoint).save_pretrained(folder)
 
 
@@ -69,7 +68,7 @@ def _card(run: Any, name: str, step: int) -> str:
     from drive.report.cards import model_card
 
     what = {
-        "pretrain": "A vision-language base model of the embedded world: captions and questions, no actions. SFT starts from it.",
+        "pretrain": "A vision-language base model of the embedded world: it learnt where roads, cars and the route lie, captions and questions; no actions. SFT starts from it.",
         "sft": "A fast and slow thinking driving VLA after supervised fine-tuning on the expert's plans.",
         "grpo": "A fast and slow thinking driving VLA after supervised fine-tuning and GRPO on pdms_v1_1.",
     }[run.stage]
@@ -81,4 +80,5 @@ def _card(run: Any, name: str, step: int) -> str:
     import json
 
     data = json.loads((run.path / "data.json").read_text()).get("train", "")
-    return model_card(name, run.config["model"], what, command, data, shown, limits=LIMITS)
+    settings = run.config["stage" if run.stage == "pretrain" else "model"]
+    return model_card(name, settings, what, command, data, shown, limits=LIMITS)

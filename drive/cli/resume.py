@@ -11,7 +11,7 @@ HELP = "go on with a training run that was killed"
 
 def run(argv: list[str]) -> int:
     """Resume the run folder named."""
-    from drive.cli.train import START, _on, starting_policy, train, use_device
+    from drive.cli.train import START, _on, load_splits, starting_policy, train, use_device
     from drive.core.errors import ConfigError
     from drive.core.runs import RunFolder
     from drive.planners.vla.checkpoint import load_policy
@@ -26,6 +26,7 @@ def run(argv: list[str]) -> int:
     latest = folder.latest_checkpoint()
     folder.truncate_after(latest[0] if latest else 0)
     print(f"resuming {folder.path} at step {latest[0] if latest else 0}")
+    splits = load_splits(config)
     policy = None
     if config["stage"]["name"] != "pretrain":
         if latest is not None:
@@ -33,6 +34,6 @@ def run(argv: list[str]) -> int:
         elif (folder.path / START).exists():
             policy = _on(load_policy(folder.path / START), use_device(config))
         else:
-            policy = starting_policy(config)
-    train(folder, config, policy, latest)
+            policy = starting_policy(config, splits)
+    train(folder, config, splits, policy, latest)
     return 0

@@ -4,7 +4,7 @@
   drive train stage=grpo checkpoint=runs/…-sft stage.steps=500
   drive train stage=sft dataset=scenarionet dataset.root=/data/scenarionet
   drive train stage=sft model=qwen2_5_vl_3b device=cuda    AutoVLA's backbone with LoRA
-  drive train stage=pretrain                               the base model itself: captions and questions, no actions
+  drive train stage=pretrain                               the base model itself: to see, captions and questions; no actions
 
 Where a stage starts, with checkpoint=null: pretrain from fresh weights; sft from model.weights (the shipped tiny-base for
 model=tiny) with a codebook fitted on the training split; grpo from the newest finished SFT run under out=, or else from the shipped
@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from drive.core.runs import RunFolder
+    from drive.datasets.select import Selected
     from drive.planners.vla.policy import VlaPolicy
 
 HELP = "train the VLA: stage=pretrain, sft or grpo"
@@ -40,10 +41,14 @@ def run(argv: list[str]) -> int:
     stage = config["stage"]["name"]
     if stage == "pretrain" and config["checkpoint"] is not None:
         raise ConfigError("stage=pretrain starts from fresh weights: leave checkpoint= out, or go on with a killed run by `drive resume RUN`")
-    policy = None if stage == "pretrain" else starting_policy(config)
+    if stage == "pretrain" and config["model"]["name"] != "tiny":
+        raise ConfigError(f"stage=pretrain makes the tiny base alone; {config['model']['name']} comes pretrained: go on with stage=sft")
+    use_device(config)
+    splits = load_splits(config)
+    policy = None if stage == "pretrain" else starting_policy(config, splits)
     folder = RunFolder.create(config["out"], config["name"] or stage, config, ["drive", "train", *argv], stage)
     print(f"run: {folder.path}")
-    train(folder, config, policy)
+    train(folder, config, splits, policy)
     return 0
 
 
@@ -78,6 +83,8 @@ def use_device(config: dict[str, Any]) -> str:
 
     if config["device"] not in ("auto", "cpu", "cuda") or (config["device"] == "cuda" and not torch.cuda.is_available()):
         raise ConfigError(f"device={config['device']}: choose auto, cpu or cuda, and cuda only where torch finds a GPU")
+    if config["threads"] < 0:
+        raise ConfigError(f"threads={config['threads']}: give 0 for all cores, or their number")
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     if config["device"] == "auto":
@@ -101,12 +108,31 @@ def checkpoint_folder(path: str | Path) -> Path:
     raise CheckpointError(f"{path} is neither a checkpoint (drive.json) nor a run (status.json)")
 
 
-def starting_policy(config: dict[str, Any]) -> VlaPolicy:
+class Splits(NamedTuple):
+    """What a stage trains on, and what it is validated on."""
+
+    train: Selected
+    val: Selected | None
+
+
+def load_splits(config: dict[str, Any]) -> Splits:
+    """The datasets of `config`; no validation split where the stage or the dataset has none."""
+    from drive.datasets.select import select
+
+    data = select(config["dataset"], config["split"])
+    if not config["stage"]["validate_scenes"]:
+        return Splits(data, None)
+    if config["dataset"]["name"] == "scenarionet":
+        print("scenarionet has no validation logs: the stage runs without validation", file=sys.stderr)
+        return Splits(data, None)
+    return Splits(data, select(config["dataset"], "val"))
+
+
+def starting_policy(config: dict[str, Any], splits: Splits) -> VlaPolicy:
     """What the stage starts from (see the examples above)."""
     from dataclasses import replace
 
     from drive.core.runs import RunFolder
-    from drive.datasets.select import select
     from drive.planners.vla.backbone import load_backbone
     from drive.planners.vla.checkpoint import load_policy
     from drive.planners.vla.policy import VlaPolicy
@@ -130,8 +156,7 @@ def starting_policy(config: dict[str, Any]) -> VlaPolicy:
         if config["tokenizer"]["codebook"]:
             codebook = KDiskTokenizer.load(config["tokenizer"]["codebook"], expect_dt=sections["tokenizer"].dt)
         else:
-            data = select(config["dataset"], config["split"])
-            codebook = fit_codebook(data.scenarios, sections["tokenizer"], data.fingerprint)
+            codebook = fit_codebook(splits.train.scenarios, sections["tokenizer"], splits.train.fingerprint)
             print(codebook.record)
         model, processor = load_backbone(model_config)
         kept = model_config if model_config.lora_rank else replace(model_config, weights="")  # a whole checkpoint needs no other weights
@@ -140,11 +165,10 @@ def starting_policy(config: dict[str, Any]) -> VlaPolicy:
     return policy
 
 
-def train(folder: RunFolder, config: dict[str, Any], policy: VlaPolicy | None, resume_from: tuple[int, Path] | None = None) -> None:
+def train(folder: RunFolder, config: dict[str, Any], splits: Splits, policy: VlaPolicy | None, resume_from: tuple[int, Path] | None = None) -> None:
     """Run the stage of `config` in `folder`, from the start or from a checkpoint."""
     from drive.core.files import atomic_folder
     from drive.core.runs import RunFolder
-    from drive.datasets.select import select
     from drive.planners.vla.checkpoint import load_policy, save_policy
     from drive.report.html import write_report
     from drive.stages.grpo import train_grpo
@@ -157,8 +181,7 @@ def train(folder: RunFolder, config: dict[str, Any], policy: VlaPolicy | None, r
         assert policy is not None
         with atomic_folder(folder.path / START) as start:
             save_policy(policy, start)
-    data = select(config["dataset"], config["split"])
-    val = _validation(config)
+    data, val = splits
     folder.record_data({"train": data.fingerprint, **({"val": val.fingerprint} if val else {})})
     held_out = val.scenarios if val else None
     if stage == "pretrain":
@@ -176,15 +199,3 @@ def train(folder: RunFolder, config: dict[str, Any], policy: VlaPolicy | None, r
 def _on(policy: VlaPolicy, device: str) -> VlaPolicy:
     policy.model.to(device)
     return policy
-
-
-def _validation(config: dict[str, Any]):
-    """The validation split, or None where the stage or the dataset has none."""
-    from drive.datasets.select import select
-
-    if not config["stage"]["validate_scenes"]:
-        return None
-    if config["dataset"]["name"] == "scenarionet":
-        print("scenarionet has no validation logs: the stage runs without validation", file=sys.stderr)
-        return None
-    return select(config["dataset"], "val")

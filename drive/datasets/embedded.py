@@ -56,19 +56,6 @@ class EmbeddedDataset(Sequence[Scenario]):
             raise DataError(f"{found.path} holds {len(found)} scenes, the card says more: generate the set again")
         return found.scenario(number)
 
-    def scan(self) -> tuple[list[int], list[str]]:
-        """Indexes of the scenes that can be read, and what is wrong with each of the others, naming file and record."""
-        good: list[int] = []
-        faults: list[str] = []
-        for index in range(len(self)):
-            try:
-                self[index]
-            except DataError as error:
-                faults.append(str(error))
-            else:
-                good.append(index)
-        return good, faults
-
     def _episode(self, index: int) -> EpisodeFile:
         if index in self._kept:
             self._kept.move_to_end(index)

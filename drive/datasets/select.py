@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drive.core.errors import ConfigError
+from drive.core.errors import ConfigError, DataError
 from drive.core.types import Scenario
 
 
@@ -39,3 +39,15 @@ def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Sele
         faults = tuple(f"{fault.path}: {fault.reason}" for fault in logs.faults)
         return Selected(logs, logs.fingerprint, len(logs) + len(faults), faults)
     raise ConfigError(f"no dataset is named {config['name']!r}")
+
+
+def readable(scenarios: Sequence[Scenario], count: int) -> tuple[list[Scenario], list[str]]:
+    """The scenarios among the first `count` that can be read, and what is wrong with each of the others, naming file and record."""
+    good: list[Scenario] = []
+    faults: list[str] = []
+    for index in range(count):
+        try:
+            good.append(scenarios[index])
+        except DataError as error:
+            faults.append(str(error))
+    return good, faults

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from drive.core.checks import above, at_least
+from drive.core.checks import above, at_least, refuse
 from drive.core.geometry import compose
 from drive.core.types import PLAN_DT, AgentType, Scenario
 from drive.tokenizers.feasibility import Bounds
@@ -32,8 +32,7 @@ class CodebookConfig:
     max_speed: float = 31.0  # m/s
 
     def __post_init__(self) -> None:
-        at_least(1, self, "k")
-        above(0.0, self, "tolerance", "dt", "max_speed")
+        refuse(at_least(1, self, "k") + above(0.0, self, "tolerance", "dt", "max_speed"))
 
 
 def motions(dataset: Sequence[Scenario], dt: float) -> tuple[Array, Array]:

@@ -55,12 +55,9 @@ class GrpoConfig(StageConfig):
     checkpoint_every: int = 100
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=1e-4, weight_decay=0.0, warmup_steps=10))
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(1, self, "scenes", "updates")
-        at_least(2, self, "group")  # one answer has nothing to be better than
-        at_least(0, self, "kl")
-        above(0.0, self, "temperature", "clip")
+    def _faults(self) -> list[str]:
+        group = at_least(2, self, "group")  # one answer has nothing to be better than
+        return super()._faults() + at_least(1, self, "scenes", "updates") + group + at_least(0, self, "kl") + above(0.0, self, "temperature", "clip")
 
 
 STD_FLOOR = 0.05  # of a reward of 0-1: a group that differs by its thinking fee alone must not push as hard as one that crashed

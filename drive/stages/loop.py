@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from drive.core.checks import above, at_least, share
+from drive.core.checks import above, at_least, refuse, share
 from drive.core.errors import CheckpointError
 from drive.core.runs import RunFolder
 from drive.core.seeds import numpy_rng, stream
@@ -37,9 +37,8 @@ class OptimConfig:
     embedding_lr_share: float = 1.0  # of the rate, for the embedding rows: their starting geometry is worth keeping
 
     def __post_init__(self) -> None:
-        above(0.0, self, "learning_rate", "clip_norm")
-        at_least(0, self, "weight_decay", "warmup_steps", "embedding_lr_share")
-        share(self, "final_lr_share")
+        low = at_least(0, self, "weight_decay", "warmup_steps", "embedding_lr_share")
+        refuse(above(0.0, self, "learning_rate", "clip_norm") + low + share(self, "final_lr_share"))
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,11 @@ class StageConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
-        at_least(1, self, "steps", "log_every", "validate_every", "checkpoint_every")
-        at_least(0, self, "validate_scenes", "max_scenes")
+        refuse(self._faults())
+
+    def _faults(self) -> list[str]:
+        every = at_least(1, self, "steps", "log_every", "validate_every", "checkpoint_every")
+        return every + at_least(0, self, "validate_scenes", "max_scenes")
 
 
 KEPT = 2  # checkpoints of a run, the newest ones
@@ -74,8 +76,9 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 
 def make_optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over the weights that are trained; no weight decay on vectors (norms, biases) and embeddings."""
-    embeds = getattr(model, "get_input_embeddings", None)  # none in a part of a model
-    embeddings = {id(p) for p in embeds().parameters()} if embeds is not None else set()
+    whole = hasattr(model, "get_input_embeddings")  # a part of a model, or a model with a head, is looked through
+    tables = [model.get_input_embeddings()] if whole else [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]  # type: ignore[operator]
+    embeddings = {id(p) for table in tables for p in table.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     rows = [p for p in trained if id(p) in embeddings]
     matrices = [p for p in trained if id(p) not in embeddings and p.ndim >= 2]

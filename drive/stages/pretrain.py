@@ -1,8 +1,9 @@
-"""Pretraining of the tiny base model on pictures, captions and questions of the embedded world; no actions.
+"""Pretraining of the tiny base model on pictures of the embedded world, what lies in them, captions and questions; no actions.
 
 What Qwen2.5-VL's own pretraining is to the big model (arXiv 2502.13923), this is to the tiny one: SFT starts from it. First the
 vision tower learns to see (drive/stages/sight.py), then it stands still and the language model learns to answer, by next-token
-prediction, from features that are computed once.
+prediction, from features that are computed once. What the tower was asked is asked of the language model's last state as well: by
+answers in words alone it took thousands of steps to begin to look at the picture.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -22,34 +24,34 @@ from drive.core.runs import RunFolder
 from drive.core.seeds import numpy_rng, stream
 from drive.core.types import Scenario
 from drive.datasets.captions import caption, questions
+from drive.planners.vla.backbone import read_model
 from drive.planners.vla.checkpoint import read_state
 from drive.planners.vla.encode import EncodedPrompt, PromptEncoder, append_answers
 from drive.planners.vla.features import feature_inputs, keep_features
 from drive.planners.vla.prompt import frames, plan_request
 from drive.planners.vla.tiny import build_tiny
 from drive.stages.loop import OptimConfig, StageConfig, apply_gradients, batch_indices, optimizer_at, run_loop
-from drive.stages.sight import SightData, SightTrainer
+from drive.stages.sight import SightData, SightHead, SightTrainer, sight_terms
 
 CAPTION_REQUEST = "describe the scene"
-HEAD = "sight_head.safetensors"  # beside the weights of a checkpoint of the first part
+HEAD = "sight_head.safetensors"  # beside the weights of a checkpoint
 
 
 @dataclass(frozen=True)
 class PretrainConfig(StageConfig):
     """Settings of pretraining."""
 
-    steps: int = 2700  # both parts
+    steps: int = 2500  # both parts
     sight_steps: int = 1500  # of them, of the vision tower alone
     sight_batch: int = 64  # frames
-    batch: int = 16  # conversations
+    batch: int = 32  # conversations
     vocabulary: int = 512  # text tokens of the tokenizer
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=2e-3, warmup_steps=100))
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(1, self, "batch", "sight_batch", "sight_steps")
-        at_least(self.sight_steps + 1, self, "steps")
-        at_least(300, self, "vocabulary")  # 256 bytes and the special tokens come first
+    def _faults(self) -> list[str]:
+        parts = [] if self.steps > self.sight_steps else [f"steps={self.steps} must exceed sight_steps={self.sight_steps}"]
+        words = at_least(300, self, "vocabulary")  # 256 bytes and the special tokens come first
+        return super()._faults() + at_least(1, self, "batch", "sight_batch", "sight_steps") + words + parts
 
 
 @dataclass(frozen=True)
@@ -61,21 +63,20 @@ class Talk:
 
 
 def collect(dataset: Sequence[Scenario], count: int, seed: int) -> tuple[list[Talk], list[str]]:
-    """Two conversations for each of `count` scenes, and words for the text tokenizer.
+    """Three short conversations for each of `count` scenes, and words for the text tokenizer.
 
-    A conversation asks everything about a scene, caption included, in an order of its own: frames are what costs, and an answer
-    that an earlier one gives away here comes first elsewhere. The words are those of the planning prompt and of the expert's
-    reasoning, so that both are short; no action is among them.
+    Together they ask everything about a scene, caption included, in an order of its own: an answer that an earlier one gives away
+    here comes first elsewhere. The words are those of the planning prompt and of the expert's reasoning, so that both are short; no
+    action is among them.
     """
     talks, corpus = [], []
     for i in tqdm(range(count), desc="captions", dynamic_ncols=True):
         scenario = dataset[i]
         truth = scenario.privileged()
-        for order in range(2):
-            rng = numpy_rng(seed, "questions", i, order)
-            turns = questions(truth, rng)
-            turns.insert(int(rng.integers(len(turns) + 1)), (CAPTION_REQUEST, caption(truth)))
-            talks.append(Talk(i, tuple(turns)))
+        rng = numpy_rng(seed, "questions", i)
+        turns = questions(truth, rng)
+        turns.insert(int(rng.integers(len(turns) + 1)), (CAPTION_REQUEST, caption(truth)))
+        talks += [Talk(i, tuple(turns[part::3])) for part in range(3)]
         corpus.extend([plan_request(scenario.observation()), scenario.reasoning])
     return talks, corpus
 
@@ -105,8 +106,11 @@ class CaptionTrainer:
             ids, spoken = ids + said, spoken + [True] * len(said)
         return prompt, ids, spoken
 
-    def terms(self, talks: Sequence[Talk]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(mean cross-entropy of answer tokens, share of them predicted right), teacher-forced."""
+    def terms(self, talks: Sequence[Talk]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(mean cross-entropy of answer tokens, share of them predicted right, (B, hidden) last states of the first requests).
+
+        Teacher-forced. The states are those from which the first answer is spoken: whatever it needs of the picture is in them.
+        """
         pad = self.processor.tokenizer.pad_token_id
         encoded = [self._encode(talk) for talk in talks]
         ids = torch.full((len(talks), max(len(row) for _, row, _ in encoded)), pad)
@@ -116,10 +120,13 @@ class CaptionTrainer:
         device, prompts = self.model.device, [prompt for prompt, _, _ in encoded]
         ids, real = ids.to(device), real.to(device)
         keep_features(self.model, self.encoder, prompts)
+        for prompt in prompts:  # from here on only their shape is read
+            prompt.images = np.broadcast_to(np.uint8(0), prompt.images.shape)
         inputs = append_answers(feature_inputs(self.encoder, prompts, device), ids, pad)
-        logits = self.model(**inputs, logits_to_keep=ids.shape[1]).logits[real].float()
+        out = self.model(**inputs, logits_to_keep=ids.shape[1], output_hidden_states=True)
+        logits = out.logits[real].float()
         loss = torch.nn.functional.cross_entropy(logits, ids[real])
-        return loss, (logits.argmax(-1) == ids[real]).float().mean()
+        return loss, (logits.argmax(-1) == ids[real]).float().mean(), out.hidden_states[-1][:, -ids.shape[1]]
 
     def validate(self, talks: Sequence[Talk]) -> dict[str, float]:
         """Loss and share of right tokens of conversations about held-out scenes."""
@@ -133,13 +140,6 @@ def save_base(model, processor, folder: Path) -> None:
     """A transformers folder: weights, config, processor."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-
-
-def load_weights(model, folder: Path) -> None:
-    """Put the weights of a folder that `save_base` wrote into `model`."""
-    from transformers import AutoModelForImageTextToText
-
-    model.load_state_dict(AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True).state_dict())
 
 
 def train_base(
@@ -157,19 +157,21 @@ def train_base(
     model, processor = build_tiny(said + corpus, config.seed, config.vocabulary)
     model.to(device)
     if resume_from is not None:
-        load_weights(model, resume_from[1])
+        model.load_state_dict(read_model(resume_from[1], torch.float32).state_dict())
     held_out = val if val is not None and config.validate_scenes else None
+    data = SightData(train, count)
     if resume_from is None or resume_from[0] < config.sight_steps:
-        _learn_to_see(run, model, processor, train, held_out, count, config, resume_from)
-        resume_from = None
-    _learn_to_speak(run, model, processor, train, held_out, talks, config, resume_from)
+        _learn_to_see(run, model, processor, data, held_out, config, resume_from)
+    data.images = data.images[:0].copy()  # seen enough
+    spoken = resume_from if resume_from is not None and resume_from[0] > config.sight_steps else None
+    _learn_to_speak(run, model, processor, train, data, held_out, talks, config, spoken)
     return model
 
 
-def _learn_to_see(run, model, processor, train, val, count: int, config: PretrainConfig, resume_from: tuple[int, Path] | None) -> None:
+def _learn_to_see(run, model, processor, data: SightData, val, config: PretrainConfig, resume_from: tuple[int, Path] | None) -> None:
     """Steps 0..sight_steps-1: the vision tower and a head of its own."""
     torch.manual_seed(stream(config.seed, "sight head"))
-    trainer, data = SightTrainer(model, processor), SightData(train, count)
+    trainer = SightTrainer(model, processor)
     held_out = SightData(val, min(len(val), config.validate_scenes)) if val is not None else None
     learning = torch.nn.ModuleDict({"tower": model.model.visual, "head": trainer.head})
     if resume_from is not None:
@@ -187,23 +189,34 @@ def _learn_to_see(run, model, processor, train, val, count: int, config: Pretrai
     run_loop(run, save, optimizer, config, start, step_fn, partial(trainer.validate, held_out) if held_out else None, (0, config.sight_steps))
 
 
-def _learn_to_speak(run, model, processor, train, val, talks: list[Talk], config: PretrainConfig, resume_from: tuple[int, Path] | None) -> None:
-    """Steps sight_steps..steps-1: all but the vision tower."""
+def _learn_to_speak(run, model, processor, train, data: SightData, val, talks: list[Talk], config: PretrainConfig, resume_from: tuple[int, Path] | None) -> None:
+    """Steps sight_steps..steps-1: all but the vision tower, and a head that asks the language model what the tower was asked."""
     model.model.visual.requires_grad_(False)
+    torch.manual_seed(stream(config.seed, "speech head"))
+    head = SightHead(model.config.text_config.hidden_size).to(model.device)
+    learning = torch.nn.ModuleDict({"model": model, "head": head})
     trainer, validate = CaptionTrainer(model, processor, train), None
     if val is not None:
         val_talks, _ = collect(val, min(len(val), config.validate_scenes), config.seed)
         validate = partial(CaptionTrainer(model, processor, val).validate, val_talks)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer, start = optimizer_at(model, config.optim, resume_from)
+    if resume_from is not None:
+        head.load_state_dict(read_state(resume_from[1] / HEAD))
+    parameters = [p for p in learning.parameters() if p.requires_grad]
+    optimizer, start = optimizer_at(learning, config.optim, resume_from)
 
     def step_fn(step: int) -> dict[str, float]:
         clock = time.perf_counter()
         model.train()
         picked = [talks[i] for i in batch_indices(len(talks), config.batch, step, config.seed)]
-        loss, right = trainer.terms(picked)
-        loss.backward()
+        scenes = np.array([talk.scene for talk in picked])
+        loss, right, hidden = trainer.terms(picked)
+        seen = sight_terms(*head(hidden, data.commands[scenes].to(model.device)), data, scenes)
+        (loss + seen.loss).backward()
         norm = apply_gradients(parameters, optimizer, config.optim.clip_norm)
-        return {"loss": float(loss.detach()), "accuracy": float(right), "gradient_norm": norm, "time/samples_per_s": len(picked) / (time.perf_counter() - clock)}
+        return {"loss": float(loss.detach()), "accuracy": float(right), "route_error_m": float(seen.error.mean()), "gradient_norm": norm, "time/samples_per_s": len(picked) / (time.perf_counter() - clock)}
 
-    run_loop(run, partial(save_base, model, processor), optimizer, config, max(start, config.sight_steps), step_fn, validate, (config.sight_steps, config.steps))
+    def save(folder: Path) -> None:
+        save_base(model, processor, folder)
+        save_file(head.state_dict(), folder / HEAD)
+
+    run_loop(run, save, optimizer, config, max(start, config.sight_steps), step_fn, validate, (config.sight_steps, config.steps))

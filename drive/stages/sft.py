@@ -42,11 +42,9 @@ class SftConfig(StageConfig):
     slow_share_complex: float = 0.8  # share of epochs in which a complex scene is answered with reasoning
     slow_share_simple: float = 0.1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(1, self, "batch", "micro_batch")
-        at_least(0, self, "reasoning_weight", "action_weight", "label_spread")
-        share(self, "slow_share_complex", "slow_share_simple")
+    def _faults(self) -> list[str]:
+        weights = at_least(0, self, "reasoning_weight", "action_weight", "label_spread")
+        return super()._faults() + at_least(1, self, "batch", "micro_batch") + weights + share(self, "slow_share_complex", "slow_share_simple")
 
 
 def sft_loss(terms: SftTerms, slow: torch.Tensor, config: SftConfig, total_weight: float, count: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +30,10 @@ COMMANDS = list(Command)
 
 
 class SightHead(torch.nn.Module):
-    """From the tokens of a frame (B, tokens * hidden) and a command (B,): logits of the planes, offsets of the route in m."""
+    """Logits of the planes and offsets of the route in m, from what was seen and a command (B,).
+
+    What was seen: the tokens of a frame (B, tokens * hidden), or a state of the language model (B, hidden).
+    """
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -68,6 +72,27 @@ class SightData:
         return len(self.images)
 
 
+class SightTerms(NamedTuple):
+    """Losses of one batch, and the error of the route."""
+
+    planes: torch.Tensor  # cross-entropy
+    route: torch.Tensor  # smooth L1 in units of ROUTE_SCALE
+    error: torch.Tensor  # (B, len(ROUTE_AT)) m, absolute
+
+    @property
+    def loss(self) -> torch.Tensor:
+        """What is minimised."""
+        return self.planes + self.route
+
+
+def sight_terms(planes: torch.Tensor, route: torch.Tensor, data: SightData, index: NDArray[np.int64]) -> SightTerms:
+    """The terms of a head's answers about the scenes `index`."""
+    planes_loss = functional.binary_cross_entropy_with_logits(planes, data.planes[index].to(planes.device).float() / 255.0)
+    wanted = data.routes[index].to(route.device)
+    route_loss = functional.smooth_l1_loss(route / ROUTE_SCALE, wanted / ROUTE_SCALE, beta=0.25)
+    return SightTerms(planes_loss, route_loss, (route - wanted).detach().abs())
+
+
 class SightTrainer:
     """The tower of `model` in training, with a head that is thrown away."""
 
@@ -76,35 +101,32 @@ class SightTrainer:
         tokens = processor.image_tokens((IMAGE_PIXELS, IMAGE_PIXELS))
         self.head = SightHead(tokens * model.config.vision_config.out_hidden_size).to(model.device)
 
-    def terms(self, data: SightData, index: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(cross-entropy of the planes, smooth L1 of the route in units of ROUTE_SCALE, (B, len(ROUTE_AT)) absolute errors in m)."""
+    def terms(self, data: SightData, index: NDArray[np.int64]) -> SightTerms:
+        """Losses and errors of the frames `index`."""
         device = self.model.device
         frames = self.encoder.processor.fit(data.images[index, 0])
         inputs = self.encoder.processor.image_inputs(list(frames[:, None]), torch.zeros(1, 1, dtype=torch.long))
         tokens = self.model.get_image_features(inputs["pixel_values"].to(device), inputs["image_grid_thw"].to(device)).pooler_output
-        planes, route = self.head(torch.stack(list(tokens)).flatten(1), data.commands[index].to(device))
-        planes_loss = functional.binary_cross_entropy_with_logits(planes, data.planes[index].to(device).float() / 255.0)
-        wanted = data.routes[index].to(device)
-        route_loss = functional.smooth_l1_loss(route / ROUTE_SCALE, wanted / ROUTE_SCALE, beta=0.25)
-        return planes_loss, route_loss, (route - wanted).detach().abs()
+        return sight_terms(*self.head(torch.stack(list(tokens)).flatten(1), data.commands[index].to(device)), data, index)
 
     def step(self, data: SightData, index: NDArray[np.int64]) -> dict[str, float]:
         """Gradients of one batch; what to log."""
         clock = time.perf_counter()
         self.model.train()
-        planes, route, error = self.terms(data, index)
-        (planes + route).backward()
+        terms = self.terms(data, index)
+        terms.loss.backward()
         took = time.perf_counter() - clock
-        return {"planes_loss": float(planes.detach()), "route_loss": float(route.detach()), "route_error_m": float(error.mean()), "time/samples_per_s": len(index) / took}
+        logs = {"planes_loss": float(terms.planes.detach()), "route_loss": float(terms.route.detach()), "route_error_m": float(terms.error.mean())}
+        return {**logs, "time/samples_per_s": len(index) / took}
 
     @torch.no_grad()
     def validate(self, data: SightData) -> dict[str, float]:
         """Losses on held-out scenes, and the mean error of the route at 20 and 44 m."""
         self.model.eval()
         parts = [self.terms(data, np.arange(at, min(at + 64, len(data)))) for at in range(0, len(data), 64)]
-        error = torch.cat([part[2] for part in parts]).mean(0)
+        error = torch.cat([part.error for part in parts]).mean(0)
         return {
-            "planes_loss": float(torch.stack([part[0] for part in parts]).mean()),
+            "planes_loss": float(torch.stack([part.planes for part in parts]).mean()),
             "route_error_20_m": float(error[ROUTE_AT.index(20)]),
             "route_error_44_m": float(error[ROUTE_AT.index(44)]),
         }

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from drive.core.checks import at_least, refuse, share
 from drive.core.errors import CheckpointError, ConfigError
 from drive.core.seeds import torch_rng
 from drive.planners.vla.grammar import ANSWER, THINK, THINK_END
 from drive.planners.vla.shipped import shipped
+
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class ModelConfig:
     name: str = "tiny"
     weights: str = ""  # hub name or local folder; empty: the shipped base of the tiny model
     family: str = "qwen"  # qwen (2, 2.5, 3 VL) or smolvlm: which processor it takes
-    dtype: str = "float32"  # float32 or bfloat16
+    dtype: str = "float32"  # one of DTYPES
     lora_rank: int = 0  # 0 trains all weights
     lora_alpha: int = 16
     lora_dropout: float = 0.0
@@ -31,24 +35,35 @@ class ModelConfig:
     max_pixels: int = 112 * 112  # pixels of one frame as the model sees it
     system: str = ""  # system prompt, empty for none
 
+    def __post_init__(self) -> None:
+        named = [] if self.dtype in DTYPES else [f"dtype={self.dtype} is none of {', '.join(DTYPES)}"]
+        sizes = at_least(0, self, "lora_rank") + at_least(1, self, "lora_alpha", "max_reasoning") + at_least(784, self, "max_pixels")
+        refuse(named + sizes + share(self, "lora_dropout"))
+
 
 def load_backbone(config: ModelConfig):
     """(model, processor) from a hub name, a local folder, or the shipped tiny-base. Raises CheckpointError with the way out."""
-    from transformers import AutoModelForImageTextToText
-
     from drive.planners.vla.processor import load_processor
 
     source = config.weights or str(shipped("tiny-base"))
-    if config.dtype not in ("float32", "bfloat16"):
-        raise ConfigError(f"model.dtype={config.dtype} is neither float32 nor bfloat16")
     processor = load_processor(source, config.family, config.max_pixels)
+    return read_model(source, getattr(torch, config.dtype)), processor
+
+
+def read_model(source: str | Path, dtype: torch.dtype):
+    """The model of a transformers folder or hub name, every weight from there. Raises CheckpointError where one is missing or damaged."""
+    from transformers import AutoModelForImageTextToText
+
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=getattr(torch, config.dtype), use_safetensors=True, trust_remote_code=False
+        model, told = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"no model at {source}: give a local folder or a hub name that can be reached ({error})") from error
-    return model, processor
+    missing = sorted(told["missing_keys"])
+    if missing:
+        raise CheckpointError(f"{source}: tensor {missing[0]} is missing ({len(missing)} in all): copy the model again")
+    return model
 
 
 def motion_features(deltas: NDArray[np.float64], dim: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -28,6 +29,15 @@ def prompt_fingerprint(policy: VlaPolicy) -> str:
     images = np.zeros((1, 4, 8, 8, 3), np.uint8)
     fixed = Observation("", images, (Camera.front(8, 8),), 0.5, np.zeros((4, 3)), 8.4, -0.3, 0.02, Command.LEFT)
     return hashlib.sha256(policy.encoder.text(4, plan_request(fixed, ["<past>"])).encode()).hexdigest()
+
+
+def base_fingerprint(policy: VlaPolicy) -> str:
+    """Hash of a matrix below LoRA's adapters, in bfloat16 so that it is one in either precision; empty without adapters."""
+    frozen = (value for name, value in policy.model.named_parameters() if name.endswith("base_layer.weight"))
+    matrix = next(frozen, None) if policy.config.lora_rank else None
+    if matrix is None:
+        return ""
+    return hashlib.sha256(matrix.detach().cpu().to(torch.bfloat16).view(torch.int16).numpy().tobytes()).hexdigest()
 
 
 def _tied(model) -> bool:
@@ -55,6 +65,7 @@ def save_policy(policy: VlaPolicy, folder: Path, dtype: torch.dtype | None = Non
         "codebook": policy.codebook.fingerprint,
         "prompt": prompt_fingerprint(policy),
         "vocabulary": len(policy.tokenizer),
+        "base": base_fingerprint(policy),
     }
     (folder / "drive.json").write_text(json.dumps(meta, indent=1))
     if card:
@@ -95,12 +106,15 @@ FREE = ("dtype", "freeze_vision", "lora_dropout", "max_reasoning")  # settings t
 
 
 def _overridden(saved: ModelConfig, asked: ModelConfig, folder: Path) -> ModelConfig:
-    """`saved` with the free settings of `asked`; CheckpointError where they differ in any other."""
+    """`saved` with the free settings of `asked`, each change told; CheckpointError where they differ in any other."""
     old, new = asdict(saved), asdict(asked)
     bound = [name for name in old if name not in (*FREE, "weights") and old[name] != new[name]]
     if bound:
         was = ", ".join(f"model.{name}={old[name]}" for name in bound)
         raise CheckpointError(f"{folder} was trained with {was}; the settings ask for {', '.join(str(new[name]) for name in bound)}: give model={saved.name} and the same")
+    changed = [f"model.{name}={new[name]} (was {old[name]})" for name in FREE if old[name] != new[name]]
+    if changed:
+        print(f"{folder} goes on with {', '.join(changed)}", file=sys.stderr)
     below = {"weights": asked.weights} if saved.lora_rank and asked.weights else {}
     return replace(saved, **{name: new[name] for name in FREE}, **below)
 
@@ -108,6 +122,8 @@ def _overridden(saved: ModelConfig, asked: ModelConfig, folder: Path) -> ModelCo
 def _check_vocabulary(policy: VlaPolicy, folder: Path, meta: dict) -> None:
     if len(policy.tokenizer) != meta["vocabulary"]:
         raise CheckpointError(f"{folder}: the tokenizer has {len(policy.tokenizer)} tokens, the weights were trained with {meta['vocabulary']}")
+    if meta.get("base") and base_fingerprint(policy) != meta["base"]:
+        raise CheckpointError(f"{folder}: its adapters were trained on other weights than {policy.config.weights or 'the shipped tiny-base'}: give those with model.weights=")
     if prompt_fingerprint(policy) != meta["prompt"]:
         raise CheckpointError(f"{folder}: this drive builds another prompt than the weights were trained with; train again or use that version of drive")
 

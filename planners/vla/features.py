@@ -13,8 +13,8 @@ from drive.planners.vla.encode import EncodedPrompt, PromptEncoder
 
 
 def takes_features(model) -> bool:
-    """Whether the model runs on features instead of pixels. Qwen3-VL also wants those of inner layers: not here."""
-    return "mm_encoder_outputs" in inspect.signature(model.forward).parameters and not model.config.model_type.startswith("qwen3")
+    """Whether the model runs on features instead of pixels. Qwen3-VL also wants those of inner layers, SmolVLM packs its frames otherwise."""
+    return model.config.model_type in ("qwen2_vl", "qwen2_5_vl") and "mm_encoder_outputs" in inspect.signature(model.forward).parameters
 
 
 @torch.no_grad()
