@@ -174,8 +174,8 @@ def test_partial_coverage_is_marked_counted_and_fails(place, data, monkeypatch, 
     assert "PARTIAL" in shown and f"not read: {place}" in shown and episode.name in shown
     (stored,) = json.loads((place / "partial" / "results.json").read_text())["results"]
     read = [row["score"] for row in stored["rows"]]
-    assert 0 < len(read) < 24 and stored["coverage"] == pytest.approx(len(read) / 24)
-    assert stored["score"] == pytest.approx(sum(read) / 24), "unread scenes count as 0"
+    assert 0 < len(read) < 24 and stored["summary"]["coverage"] == pytest.approx(len(read) / 24)
+    assert stored["summary"]["score"] == pytest.approx(sum(read) / 24), "unread scenes count as 0"
 
 
 @pytest.mark.parametrize(
