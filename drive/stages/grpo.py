@@ -53,7 +53,7 @@ class GrpoConfig(StageConfig):
     log_every: int = 5
     validate_every: int = 100
     checkpoint_every: int = 100
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=1e-4, weight_decay=0.0, warmup_steps=10))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=1e-4, weight_decay=0.0, warmup_steps=10, final_lr_share=1.0))
 
     def _faults(self) -> list[str]:
         group = at_least(2, self, "group")  # one answer has nothing to be better than
