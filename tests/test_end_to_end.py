@@ -101,7 +101,9 @@ def pretrain_settings(place: Path, data: list[str], out: str) -> list[str]:
 @pytest.fixture(scope="module")
 def base(place, data) -> RunFolder:
     assert main(pretrain_settings(place, data, "whole-base")) == 0
-    return RunFolder.newest(place / "whole-base", "pretrain")
+    run = RunFolder.newest(place / "whole-base", "pretrain")
+    assert run is not None
+    return run
 
 
 @pytest.mark.parametrize("killed_after", [2, 6, 8])
@@ -248,4 +250,4 @@ def test_the_settings_in_the_examples_of_the_help_exist():
     found = [match for verb in verbs().values() for match in example.findall(verb.doc)]
     assert len(found) > 15
     for command, settings in found:
-        load_config(command.split()[0], settings.split())
+        load_config(command.split()[0], settings.replace("…", "x").split())

@@ -66,7 +66,7 @@ def _train(settings: list[str], config: dict[str, Any], data: list[str]):
     argv = [*settings, f"out={config['out']}/runs", f"stage.seed={config['seed']}", *data]
     stage: Any = OmegaConf.to_container(load_config("train", argv), resolve=True)
     splits = load_splits(stage)
-    policy = starting_policy(stage, splits)
+    policy = starting_policy(stage, lambda: splits)
     folder = RunFolder.create(stage["out"], stage["stage"]["name"], stage, ["drive", "train", *argv], stage["stage"]["name"])
     train(folder, stage, splits, policy)
     return folder

@@ -34,6 +34,6 @@ def run(argv: list[str]) -> int:
         elif (folder.path / START).exists():
             policy = _on(load_policy(folder.path / START), use_device(config))
         else:
-            policy = starting_policy(config, splits)
+            policy = starting_policy(config, lambda: splits)
     train(folder, config, splits, policy, latest)
     return 0

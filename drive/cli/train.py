@@ -14,6 +14,8 @@ tiny-drive. A killed run goes on with `drive resume RUN`.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,11 +46,12 @@ def run(argv: list[str]) -> int:
     if stage == "pretrain" and config["model"]["name"] != "tiny":
         raise ConfigError(f"stage=pretrain makes the tiny base alone; {config['model']['name']} comes pretrained: go on with stage=sft")
     use_device(config)
-    splits = load_splits(config)
+    splits = cache(partial(load_splits, config))
     policy = None if stage == "pretrain" else starting_policy(config, splits)
+    data = splits()
     folder = RunFolder.create(config["out"], config["name"] or stage, config, ["drive", "train", *argv], stage)
     print(f"run: {folder.path}")
-    train(folder, config, splits, policy)
+    train(folder, config, data, policy)
     return 0
 
 
@@ -128,8 +131,8 @@ def load_splits(config: dict[str, Any]) -> Splits:
     return Splits(data, select(config["dataset"], "val"))
 
 
-def starting_policy(config: dict[str, Any], splits: Splits) -> VlaPolicy:
-    """What the stage starts from (see the examples above)."""
+def starting_policy(config: dict[str, Any], splits: Callable[[], Splits]) -> VlaPolicy:
+    """What the stage starts from (see the examples above); `splits` is called only where a codebook is fitted."""
     from dataclasses import replace
 
     from drive.core.runs import RunFolder
@@ -156,7 +159,8 @@ def starting_policy(config: dict[str, Any], splits: Splits) -> VlaPolicy:
         if config["tokenizer"]["codebook"]:
             codebook = KDiskTokenizer.load(config["tokenizer"]["codebook"], expect_dt=sections["tokenizer"].dt)
         else:
-            codebook = fit_codebook(splits.train.scenarios, sections["tokenizer"], splits.train.fingerprint)
+            data = splits().train
+            codebook = fit_codebook(data.scenarios, sections["tokenizer"], data.fingerprint)
             print(codebook.record)
         model, processor = load_backbone(model_config)
         kept = model_config if model_config.lora_rank else replace(model_config, weights="")  # a whole checkpoint needs no other weights

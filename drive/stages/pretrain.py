@@ -210,7 +210,8 @@ def _learn_to_speak(run, model, processor, train, data: SightData, val, talks: l
         picked = [talks[i] for i in batch_indices(len(talks), config.batch, step, config.seed)]
         scenes = np.array([talk.scene for talk in picked])
         loss, right, hidden = trainer.terms(picked)
-        seen = sight_terms(*head(hidden, data.commands[scenes].to(model.device)), data, scenes)
+        planes, route = head(hidden, data.commands[scenes].to(model.device))
+        seen = sight_terms(planes, route, data, scenes)
         (loss + seen.loss).backward()
         norm = apply_gradients(parameters, optimizer, config.optim.clip_norm)
         return {"loss": float(loss.detach()), "accuracy": float(right), "route_error_m": float(seen.error.mean()), "gradient_norm": norm, "time/samples_per_s": len(picked) / (time.perf_counter() - clock)}

@@ -107,7 +107,8 @@ class SightTrainer:
         frames = self.encoder.processor.fit(data.images[index, 0])
         inputs = self.encoder.processor.image_inputs(list(frames[:, None]), torch.zeros(1, 1, dtype=torch.long))
         tokens = self.model.get_image_features(inputs["pixel_values"].to(device), inputs["image_grid_thw"].to(device)).pooler_output
-        return sight_terms(*self.head(torch.stack(list(tokens)).flatten(1), data.commands[index].to(device)), data, index)
+        planes, route = self.head(torch.stack(list(tokens)).flatten(1), data.commands[index].to(device))
+        return sight_terms(planes, route, data, index)
 
     def step(self, data: SightData, index: NDArray[np.int64]) -> dict[str, float]:
         """Gradients of one batch; what to log."""
