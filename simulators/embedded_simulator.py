@@ -35,16 +35,19 @@ def situation(towns: Sequence[str], kinds: Sequence[str], seed: int) -> World:
     pairs = [(town, kind) for town in towns for kind in possible_kinds(shipped_town(town)) if kind in kinds]
     if not pairs:
         raise DataError(f"no town of {', '.join(towns)} has a place for {', '.join(kinds)}: choose other kinds or towns")
+    reasons: list[str] = []
     for attempt in range(PLACES):
         town, kind = pairs[int(rng.integers(len(pairs)))]
         try:
             world = World(shipped_town(town), town, kind, stream(seed, "world", attempt))
-        except DataError:
+        except DataError as error:
+            reasons.append(str(error))
             continue  # this place did not do; the next one is as good
         world.coast(RUN_UP)
         if not world.over:
             return world
-    raise DataError(f"{PLACES} situations of seed {seed} in {', '.join(towns)} could not be placed: take another seed")
+        reasons.append(f"the run-up in {town} ended early")
+    raise DataError(f"{PLACES} situations of seed {seed} in {', '.join(towns)} could not be placed (the last: {reasons[-1]}): take another seed")
 
 
 class EmbeddedSimulator:

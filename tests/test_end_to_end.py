@@ -43,12 +43,16 @@ def grpo_settings(place: Path, data: list[str], out: str, start: Path) -> list[s
     return ["train", "stage=grpo", *few, *QUICK, *data, f"out={place}/{out}", f"checkpoint={start}"]
 
 
-@pytest.fixture(scope="module")
-def sft(place, data) -> RunFolder:
-    assert main(sft_settings(place, data, "whole")) == 0
-    run = RunFolder.newest(place / "whole", "sft")
+def trained(settings: list[str], root: Path, stage: str) -> RunFolder:
+    assert main(settings) == 0
+    run = RunFolder.newest(root, stage)
     assert run is not None
     return run
+
+
+@pytest.fixture(scope="module")
+def sft(place, data) -> RunFolder:
+    return trained(sft_settings(place, data, "whole"), place / "whole", "sft")
 
 
 def numbers(run: RunFolder) -> list[dict]:
@@ -85,8 +89,7 @@ def test_sft_killed_and_resumed_equals_sft_unbroken(place, data, sft):
 
 
 def test_grpo_killed_and_resumed_equals_grpo_unbroken(place, data, sft):
-    assert main(grpo_settings(place, data, "whole-grpo", sft.path)) == 0
-    whole = RunFolder.newest(place / "whole-grpo", "grpo")
+    whole = trained(grpo_settings(place, data, "whole-grpo", sft.path), place / "whole-grpo", "grpo")
     killed = start_and_kill(grpo_settings(place, data, "killed-grpo", sft.path), place / "killed-grpo", 2)
     assert main(["resume", str(killed.path)]) == 0
     assert numbers(killed) == numbers(whole)
@@ -100,10 +103,7 @@ def pretrain_settings(place: Path, data: list[str], out: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def base(place, data) -> RunFolder:
-    assert main(pretrain_settings(place, data, "whole-base")) == 0
-    run = RunFolder.newest(place / "whole-base", "pretrain")
-    assert run is not None
-    return run
+    return trained(pretrain_settings(place, data, "whole-base"), place / "whole-base", "pretrain")
 
 
 @pytest.mark.parametrize("killed_after", [2, 6, 8])
