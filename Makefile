@@ -40,4 +40,4 @@ bench: $(STAMP)
 	$(BIN)/python bench/run.py
 
 clean:
-	rm -rf $(VENV) build dist drive_vla.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist drive_vla.egg-info .pytest_cache .ruff_cache drive/__pycache__/numba-*
