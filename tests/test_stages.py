@@ -9,7 +9,7 @@ from toy_scenes import CORPUS, toy_codebook, toy_scenario
 from drive.core.runs import RunFolder
 from drive.core.seeds import torch_rng
 from drive.planners.vla.backbone import ModelConfig
-from drive.planners.vla.checkpoint import load_policy
+from drive.planners.vla.checkpoint import load_policy, read_state
 from drive.planners.vla.grammar import Kind
 from drive.planners.vla.policy import SftTerms, VlaPolicy
 from drive.planners.vla.tiny import build_tiny
@@ -245,6 +245,9 @@ def test_grpo_raises_the_reward_and_resumes_to_the_same_weights(trained, scenes,
         assert line["reward"] == pytest.approx(parts) and line["undecodable"] == 0
         assert {"kl", "entropy", "think_rate", "zero_variance", "tokens"} <= set(line) or line["zero_variance"] == 1.0
     middle = unbroken.checkpoints()[12]
+    live = read_state(middle / "average.safetensors")
+    assert any(not torch.equal(p, live[f"live.{i}"]) for i, p in enumerate(load_policy(middle).parameters()))  # the mean was kept
+    assert all(torch.equal(p, live[f"mean.{i}"]) for i, p in enumerate(load_policy(middle).parameters()))
     again = new_run(tmp_path, "grpo")
     resumed = train_grpo(again, load_policy(middle), scenes, None, config, reward, lambda: load_policy(start), (12, middle))
     assert numbers(again) == [line for line in numbers(unbroken) if line["step"] > 12]

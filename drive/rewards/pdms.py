@@ -21,7 +21,7 @@ class RewardConfig:
     """Weights of the parts."""
 
     score_weight: float = 1.0  # of pdms_v1_1 (0-1)
-    fee_per_token: float = 0.001  # of each token of reasoning
+    fee_per_token: float = 0.0002  # of each token of reasoning
 
 
 @dataclass(frozen=True)

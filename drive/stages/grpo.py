@@ -6,7 +6,8 @@
 Deviations from the paper, each a setting or stated here: the token losses of an answer are summed and divided by one constant
 (the length of a fast answer) rather than by the answer's own length, which would favour long wrong answers (Dr. GRPO,
 arXiv 2503.20783); scenes whose G rewards are all equal carry no signal: they are left out and counted; the thinking fee counts
-tokens (drive/rewards/pdms.py); probabilities are those of the constrained decoder, normalised over what the grammar allows.
+tokens (drive/rewards/pdms.py); probabilities are those of the constrained decoder, normalised over what the grammar allows;
+checkpoints hold the mean of the weights over the steps (average.py), roll-outs come from the weights themselves.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from drive.planners.vla.encode import EncodedPrompt
 from drive.planners.vla.grammar import Kind
 from drive.planners.vla.policy import VlaPolicy
 from drive.rewards.pdms import RewardBatch, RewardConfig, pdms_reward
+from drive.stages.average import WeightAverage
 from drive.stages.loop import OptimConfig, StageConfig, apply_gradients, batch_indices, optimizer_at, run_loop
 from drive.stages.scenes import SceneStore, TeacherStore
 from drive.stages.sft import validate
@@ -50,6 +51,7 @@ class GrpoConfig(StageConfig):
     clip: float = 0.2  # eps_c
     kl: float = 0.02  # beta
     normalise_std: bool = True  # divide advantages by the group's standard deviation
+    average: bool = True  # validate and keep the mean of the weights over the steps, not the last ones
     log_every: int = 5
     validate_every: int = 100
     checkpoint_every: int = 100
@@ -196,12 +198,30 @@ def train_grpo(
     start_policy: Callable[[], VlaPolicy] | None = None,
     resume_from: tuple[int, Path] | None = None,
 ) -> VlaPolicy:
-    """Train `policy` from where it stands; `start_policy` loads the reference when a resumed policy has left it."""
+    """Train `policy` from where it stands, and leave it as the last checkpoint has it.
+
+    start_policy: loads the reference when a resumed policy has left it.
+    """
     store = SceneStore(train, policy, config.max_scenes)
     val_store = TeacherStore(val, policy, config.validate_scenes) if val is not None and config.validate_scenes else None
     reference = Reference(start_policy() if start_policy is not None and resume_from is not None else policy)
     reference.policy = policy
     optimizer, start = optimizer_at(policy.model, config.optim, resume_from)
+    average = WeightAverage(policy.parameters(), resume_from[1] if resume_from is not None else None) if config.average else None
+
+    def kept():
+        return average.applied() if average is not None else nullcontext()
+
+    def save(folder: Path) -> None:
+        with kept():
+            save_policy(policy, folder)
+        if average is not None:
+            average.save(folder)
+
+    def check() -> dict[str, float]:
+        assert val_store is not None
+        with kept():
+            return validate(policy, val_store)
 
     def step_fn(step: int) -> dict[str, float]:
         clock = time.perf_counter()
@@ -209,6 +229,8 @@ def train_grpo(
         rollouts = roll_out(policy, store, index, config, reward, step)
         sampled = time.perf_counter()
         logs = update(policy, reference, rollouts, optimizer, config)
+        if average is not None:
+            average.add(step + 1)
         lengths = rollouts.answers.lengths
         slow = rollouts.answers.ids[:, 0] == policy.grammar.think
         return {
@@ -221,5 +243,7 @@ def train_grpo(
             **logs,
         } | {"time/rollout_s": sampled - clock, "time/update_s": time.perf_counter() - sampled, "time/tokens_per_s": float(lengths.sum()) / (time.perf_counter() - clock)}
 
-    run_loop(run, partial(save_policy, policy), optimizer, config, start, step_fn, partial(validate, policy, val_store) if val_store else None)
+    run_loop(run, save, optimizer, config, start, step_fn, check if val_store else None)
+    if average is not None:
+        average.finish()
     return policy
