@@ -3,6 +3,8 @@
 import builtins
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -39,6 +41,8 @@ def test_plain_data_survives_the_round_trip(tmp_path, protocol):
             "words": np.array(["a", "bc"]),
             "scalar": np.float64(3.5),
             "objects": np.array([None, "x"], dtype=object),
+            "big_endian": np.arange(3, dtype=">i4"),
+            "empty": np.zeros((0, 3), np.float32),
             "set": {1, 2},
             "nested": [(1.0, 2.0), {"k": frozenset({3})}],
         }
@@ -47,7 +51,7 @@ def test_plain_data_survives_the_round_trip(tmp_path, protocol):
     for key, value in record.items():
         assert type(back[key]) is type(value)
         if isinstance(value, np.ndarray):
-            assert back[key].dtype == value.dtype
+            assert back[key].dtype.newbyteorder("=") == value.dtype.newbyteorder("=")  # numpy may swap to its own order
             np.testing.assert_array_equal(back[key], value)
         else:
             assert back[key] == value
@@ -110,3 +114,53 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_persistent_id_is_refused(tmp_path):
     with pytest.raises(DataError):
         load_plain_pickle(write(tmp_path, b"\x80\x04\x8c\x01xQ."))
+
+
+class State:
+    """Pickles into `kind` called with `args`, then given `state`."""
+
+    def __init__(self, kind, args, state):
+        self.parts = (kind, args, state)
+
+    def __reduce__(self):
+        return self.parts
+
+
+def reconstruct(dtype, data, shape=(1,)):
+    """An array as numpy pickles it, with a dtype of our choice."""
+    return State(np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), (1, shape, dtype, False, data))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        State(np.dtype, ("V8", False, True), (3, "|", None, ("x",), {"x": (np.dtype("O"), 0)}, 8, 1, 0)),  # objects, flags cleared
+        State(np.dtype, ("V8", False, True), (3, "|", (np.dtype("O"), (1,)), None, None, 8, 1, 0)),
+        State(np.dtype, ("f8", False, True), (3, "<", None, ("x",), {"x": (np.dtype("O"), 0)}, 8, 1, 0)),
+        State(np.dtype, ("i4,O", False, True), (3, "|", None, None, None, -1, -1, 0)),
+        State(np.dtype, (np.ndarray,), (3, "|", None, None, None, -1, -1, 0)),
+        None,
+    ],
+)
+def test_a_dtype_that_could_make_numbers_into_pointers_is_refused(tmp_path, dtype):
+    path = write(tmp_path, pickle.dumps({"x": reconstruct(dtype, b"\x10" * 8)}, protocol=4))
+    code = f"from drive.datasets.unpickle import load_plain_pickle\nprint(repr(load_plain_pickle({str(path)!r})))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)  # a crash would take the suite along
+    assert ran.returncode == 1 and "DataError" in ran.stderr and str(path) in ran.stderr, (ran.returncode, ran.stdout, ran.stderr)
+
+
+def test_objects_are_not_built_from_bytes(tmp_path):
+    objects = State(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 63))
+    for broken in (reconstruct(objects, b"\x10" * 8), Calls(np._core.multiarray.scalar, objects, b"\x10" * 8)):
+        with pytest.raises(DataError):
+            load_plain_pickle(write(tmp_path, pickle.dumps(broken, protocol=4)))
+
+
+def test_arrays_inside_lists_tuples_dicts_and_objects_are_plain(tmp_path):
+    inner = np.empty(1, object)
+    inner[0] = [np.arange(2)]
+    loop = [np.arange(3)]
+    loop.append(loop)
+    back = load_plain_pickle(write(tmp_path, pickle.dumps({"t": (np.arange(1), 2), "o": inner, "loop": loop}, protocol=4)))
+    assert all(type(x) is np.ndarray for x in (back["t"][0], back["o"], back["o"][0][0], back["loop"][0]))
+    assert back["loop"][1] is back["loop"]

@@ -31,7 +31,7 @@ def test_failed_and_unread_scenes_count_zero():
     found = cells(partial_result())
     assert found["pdms_v1_1 [95 %]"].startswith("37.5 [")  # (1 + 0.5 + 0 + 0) / 4
     assert found["nc"] == found["ep"] == "37.5"
-    assert found["coverage"] == "PARTIAL 50.0 %" and found["scenes"] == "4"
+    assert found["coverage"] == "PARTIAL 50.0 %" and found["scenes"] == found["logs"] == "4"
     assert found["think"] == "33 %" and found["tokens"] == "14.0"
 
 
@@ -50,7 +50,7 @@ def test_coverage_is_never_rounded_up_to_full():
 
 def test_text_table_is_aligned_and_names_the_benchmark():
     lines = pdms_table([full_result(), partial_result()], "toy test").splitlines()
-    assert lines[0] == f"pdms_v1_1 (0-100, mean over scenes), drive {drive.__version__}: toy test"
+    assert lines[0] == f"pdms_v1_1 (0-100, mean over scenes, intervals over logs), drive {drive.__version__}: toy test"
     head, rule, first, second = lines[2:6]
     assert len({len(line) for line in (head, rule, first, second)}) == 1
     assert [i for i, c in enumerate(rule) if c == " "] == [i for i, c in enumerate(rule) if c == " " and first[i] == " "]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from drive.benchmarks.statistics import bootstrap_interval
+from drive.core.errors import DataError
 from drive.core.protocols import Planner, PrivilegedPlanner
 from drive.core.types import Plan, PlanStatus, Scenario
 from drive.metrics.pdms import PdmScene, score_pdms
@@ -59,9 +60,19 @@ class PdmsResult:
         """Mean over the expected scenarios, 0-1."""
         return float(self.values(name).mean()) if self.expected else 0.0
 
+    @property
+    def groups(self) -> list[str | int]:
+        """(expected,) the log of each value; every unread scenario is its own."""
+        return [*(row.log_id for row in self.rows), *range(self.expected - len(self.rows))]
+
+    @property
+    def logs(self) -> int:
+        """How many logs the scenarios come from."""
+        return len(set(self.groups))
+
     def interval(self, name: str = "score") -> tuple[float, float]:
-        """95 % bootstrap interval of the mean over scenarios, 0-1."""
-        return bootstrap_interval(self.values(name))
+        """95 % bootstrap interval of the mean, 0-1; whole logs are resampled."""
+        return bootstrap_interval(self.values(name), self.groups)
 
     @property
     def coverage(self) -> float:
@@ -83,19 +94,49 @@ class PdmsResult:
         return float(np.percentile([row.latency_s for row in self.rows], percentile)) if self.rows else 0.0
 
 
-def _plan_batch(planner: Planner | PrivilegedPlanner, scenarios: Sequence[Scenario]) -> list[Plan]:
-    """Plans with their latency; a planner that raises has failed on its whole batch."""
+def _answers(planner: Planner | PrivilegedPlanner, scenarios: Sequence[Scenario]) -> list[Plan]:
+    """The planner's answers, each with its latency. Raises whatever the planner raises, and DataError on what is no list of plans."""
     start = time.perf_counter()
-    try:
-        if isinstance(planner, PrivilegedPlanner):
-            plans = planner.plan_privileged([s.privileged() for s in scenarios])
-        else:
-            plans = planner.plan([s.observation() for s in scenarios])
-    except Exception as error:  # a planner is anybody's code: whatever it raises is a failed plan, told and scored 0
-        print(f"{planner.name} failed on {len(scenarios)} scenes: {type(error).__name__}: {error}", file=sys.stderr)
-        return [Plan(None, PlanStatus.FAILED)] * len(scenarios)
+    if isinstance(planner, PrivilegedPlanner):
+        plans = list(planner.plan_privileged([s.privileged() for s in scenarios]))
+    else:
+        plans = list(planner.plan([s.observation() for s in scenarios]))
     took = (time.perf_counter() - start) / len(scenarios)
+    if len(plans) != len(scenarios):
+        raise DataError(f"{len(plans)} plans came back for {len(scenarios)} scenes: give one for each, in their order")
+    for plan in plans:
+        if not isinstance(plan, Plan):
+            raise DataError(f"a planner answers with drive.core.types.Plan, not {type(plan).__name__}")
+        if (plan.trajectory is not None) != (plan.status is PlanStatus.OK):
+            raise DataError(f"a plan has a trajectory where its status is ok and only there, not where it is {plan.status.value}")
+        if plan.trajectory is not None and (plan.trajectory.t0 != 0.0 or not len(plan.trajectory.poses)):
+            raise DataError("a plan starts at the present: its trajectory has t0 = 0 and at least one pose")
     return [plan if plan.latency_s else replace(plan, latency_s=took) for plan in plans]
+
+
+def _plan_batch(planner: Planner | PrivilegedPlanner, scenarios: Sequence[Scenario]) -> list[Plan]:
+    """One plan for each scenario. A batch that fails is planned again scene by scene, so that a fault stays with its scene."""
+    try:
+        return _answers(planner, scenarios)
+    except Exception as error:  # a planner is anybody's code: whatever it raises is a failed plan, told and scored 0
+        if len(scenarios) > 1:
+            return [plan for scenario in scenarios for plan in _plan_batch(planner, [scenario])]
+        print(f"{planner.name} failed on scene {scenarios[0].id}: {type(error).__name__}: {error}", file=sys.stderr)
+        return [Plan(None, PlanStatus.FAILED)]
+
+
+def _score(planner: str, scenario: Scenario, plan: Plan, truth: PdmScene | None) -> SceneRow:
+    """One row; a plan that cannot be scored (too short, of no time step) has failed."""
+    if plan.trajectory is None:
+        return _row(scenario, plan, 0.0, dict.fromkeys(PARTS, 0.0))
+    trajectory = plan.trajectory.to_ego(scenario.ego.poses_world[scenario.present])
+    try:
+        found = score_pdms([PdmScene.from_scenario(scenario) if truth is None else truth], [trajectory.poses[None]], trajectory.dt)[0]
+    except DataError as error:
+        print(f"{planner}: its plan of scene {scenario.id} cannot be scored: {error}", file=sys.stderr)
+        return _row(scenario, replace(plan, trajectory=None, status=PlanStatus.FAILED), 0.0, dict.fromkeys(PARTS, 0.0))
+    parts = {name: float(getattr(found, name)[0]) for name in PARTS}
+    return _row(scenario, replace(plan, trajectory=trajectory), float(found.score[0]), parts)
 
 
 def _row(scenario: Scenario, plan: Plan, score: float, parts: dict[str, float]) -> SceneRow:
@@ -117,7 +158,8 @@ def evaluate_pdms(
     """Score `planner` on `scenarios`.
 
     expected: how many the set should hold (default: as many as given). pdm_scenes: the PdmScene of scenario i, where the caller
-    keeps them. Batches are planned together; every latency is a share of its batch.
+    keeps them. Batches are planned together; every latency is a share of its batch. A planner that raises, or answers with
+    anything but one Plan per scene, has failed on the scenes where it does so alone.
     """
     items = list(scenarios)
     rows: list[SceneRow] = []
@@ -125,15 +167,6 @@ def evaluate_pdms(
     for start in tqdm(range(0, len(items), batch), desc=f"{NAME} {planner.name}", disable=not progress, dynamic_ncols=True):
         part = items[start : start + batch]
         plans = _plan_batch(planner, part)
-        driven = [i for i, plan in enumerate(plans) if plan.trajectory is not None]
-        truths = [pdm_scenes(start + i) if pdm_scenes else PdmScene.from_scenario(part[i]) for i in driven]
-        scored = {}
-        for i, truth in zip(driven, truths):
-            trajectory = plans[i].trajectory
-            assert trajectory is not None
-            scored[i] = score_pdms([truth], [trajectory.poses[None]], trajectory.dt)[0]
         for i, (scenario, plan) in enumerate(zip(part, plans)):
-            found = scored.get(i)
-            parts = {name: float(getattr(found, name)[0]) if found is not None else 0.0 for name in PARTS}
-            rows.append(_row(scenario, plan, float(found.score[0]) if found is not None else 0.0, parts))
+            rows.append(_score(planner.name, scenario, plan, pdm_scenes(start + i) if pdm_scenes else None))
     return PdmsResult(planner.name, rows, len(items) if expected is None else expected, list(faults))

@@ -23,31 +23,114 @@ except ImportError:  # numpy 1.26
 _CONTAINERS = ("bytearray", "complex", "dict", "frozenset", "list", "set", "tuple")
 
 
-class _FromBuffer:
-    """numpy's in-band array builder of pickle protocol 5, as a callable whose state no pickle can rewrite."""
+_KINDS = frozenset("biufcSUO?")  # no structured, void or time types: their state may carry anything
+
+
+class _Dtype:
+    """A dtype as a pickle describes it; the state that a pickle gives a real one can make it lie about what lies in memory."""
+
+    def __init__(self, text: Any, align: Any = False, copy: Any = False) -> None:
+        self.dtype = np.dtype(text if isinstance(text, str) else _refuse(f"a dtype of {type(text).__name__}"))
+        if self.dtype.kind not in _KINDS:
+            _refuse(f"the dtype {self.dtype}")
+
+    def __setstate__(self, state: Any) -> None:
+        order, *compound = state[1:5]
+        if any(part is not None for part in compound):
+            _refuse("a compound dtype")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array(np.ndarray):
+    """An array whose state is checked before numpy takes it."""
+
+    def __setstate__(self, state: Any) -> None:
+        version, shape, dtype, fortran, data = state
+        super().__setstate__((version, shape, _plain(dtype), fortran, data))
+
+
+def _refuse(what: str) -> Any:
+    raise pickle.UnpicklingError(f"{what} is not read")
+
+
+def _plain(dtype: Any) -> np.dtype:
+    return dtype.dtype if isinstance(dtype, _Dtype) else _refuse("an array without a dtype of its own")
+
+
+class _Builder:
+    """A callable whose state no pickle can rewrite."""
 
     __slots__ = ()
-
-    def __call__(self, buffer: Any, dtype: np.dtype, shape: tuple[int, ...], order: str, axis_order: Any = None) -> np.ndarray:
-        array = np.frombuffer(buffer, dtype=dtype)
-        if order == "K" and axis_order is not None:
-            return array.reshape(shape).transpose(axis_order)
-        return array.reshape(shape, order="F" if order == "F" else "C")
 
     def __setstate__(self, state: Any) -> None:
         raise pickle.UnpicklingError("a pickle may not change how arrays are built")
 
 
+class _Ndarray(_Builder):
+    """Stands for the class numpy.ndarray, which array builders are handed; it builds nothing itself."""
+
+    __slots__ = ()
+
+
+class _Reconstruct(_Builder):
+    """numpy's maker of the empty array that a state then fills."""
+
+    __slots__ = ()
+
+    def __call__(self, kind: Any, shape: Any, code: Any) -> np.ndarray:
+        return np.ndarray.__new__(_Array, (0,))
+
+
+class _Scalar(_Builder):
+    """numpy's builder of its scalars."""
+
+    __slots__ = ()
+
+    def __call__(self, dtype: Any, data: Any = None) -> Any:
+        if _plain(dtype).hasobject:
+            _refuse("a scalar of objects")
+        return _multiarray.scalar(_plain(dtype), data)  # type: ignore[attr-defined]
+
+
+class _FromBuffer(_Builder):
+    """numpy's in-band array builder of pickle protocol 5."""
+
+    __slots__ = ()
+
+    def __call__(self, buffer: Any, dtype: Any, shape: tuple[int, ...], order: str, axis_order: Any = None) -> np.ndarray:
+        array = np.frombuffer(buffer, dtype=_plain(dtype))
+        if order == "K" and axis_order is not None:
+            return array.reshape(shape).transpose(axis_order)
+        return array.reshape(shape, order="F" if order == "F" else "C")
+
+
 def _admitted() -> dict[tuple[str, str], Any]:
     names: dict[tuple[str, str], Any] = {("builtins", name): getattr(builtins, name) for name in _CONTAINERS}
-    names |= {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+    names |= {("numpy", "ndarray"): _Ndarray(), ("numpy", "dtype"): _Dtype}
     for core in ("numpy.core", "numpy._core"):
-        names |= {(f"{core}.multiarray", name): getattr(_multiarray, name) for name in ("_reconstruct", "scalar")}
+        names |= {(f"{core}.multiarray", "_reconstruct"): _Reconstruct(), (f"{core}.multiarray", "scalar"): _Scalar()}
         names[(f"{core}.numeric", "_frombuffer")] = _FromBuffer()
     return names
 
 
 _ADMITTED = _admitted()
+
+
+def _bare(value: Any, seen: set[int]) -> Any:
+    """`value` with every array below it as numpy's own class."""
+    if isinstance(value, _Array):
+        value = value.view(np.ndarray)
+        if value.dtype.hasobject:
+            for index in np.ndindex(value.shape):
+                value[index] = _bare(value[index], seen)
+        return value
+    if isinstance(value, tuple):
+        return tuple(_bare(item, seen) for item in value)
+    if isinstance(value, (dict, list)) and id(value) not in seen:
+        seen.add(id(value))
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            value[key] = _bare(item, seen)
+    return value
 
 
 class _Refused(pickle.UnpicklingError):
@@ -71,7 +154,7 @@ def load_plain_pickle(path: str | Path) -> Any:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            return _PlainUnpickler(file).load()
+            return _bare(_PlainUnpickler(file).load(), set())
     except _Refused as error:
         raise DataError(
             f"{path}: refused, the pickle asks for {error}, and loading it could run code. Only numpy arrays and plain "

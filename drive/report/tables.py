@@ -20,7 +20,7 @@ from drive.core.types import PlanStatus
 RESULTS, TABLE = "results.json", "table.md"
 FORMAT = 1
 SHOWN_PARTS = ("nc", "dac", "ttc", "comfort", "ep")  # what the score is made of; ddc has weight 0 in this version
-COLUMNS = ("planner", f"{NAME} [95 %]", *SHOWN_PARTS, "coverage", "scenes", "p50 ms", "p95 ms", "think", "tokens")
+COLUMNS = ("planner", f"{NAME} [95 %]", *SHOWN_PARTS, "coverage", "scenes", "logs", "p50 ms", "p95 ms", "think", "tokens")
 
 
 def coverage_text(result: PdmsResult) -> str:
@@ -32,7 +32,7 @@ def coverage_text(result: PdmsResult) -> str:
 
 def heading(title: str) -> str:
     """The line over a table: benchmark with its version, the toolkit's version, the data."""
-    return f"{NAME} (0-100, mean over scenes), drive {drive.__version__}: {title}"
+    return f"{NAME} (0-100, mean over scenes, intervals over logs), drive {drive.__version__}: {title}"
 
 
 def table_cells(results: Sequence[PdmsResult]) -> list[list[str]]:
@@ -49,6 +49,7 @@ def _cells(result: PdmsResult) -> list[str]:
         *(f"{100 * result.mean(name):.1f}" for name in SHOWN_PARTS),
         coverage_text(result),
         str(result.expected),
+        str(result.logs),
         f"{1e3 * result.latency(50):.1f}",
         f"{1e3 * result.latency(95):.1f}",
         f"{100 * result.think_rate:.0f} %" if speaks else "-",
@@ -139,6 +140,7 @@ def summary(result: PdmsResult) -> dict[str, Any]:
         **{name: result.mean(name) for name in PARTS},
         "coverage": result.coverage,
         "scenes": result.expected,
+        "logs": result.logs,
         "latency_p50_s": result.latency(50),
         "latency_p95_s": result.latency(95),
         "think_rate": result.think_rate,
