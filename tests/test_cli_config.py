@@ -235,7 +235,7 @@ def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]):
         (DataError("scene.json: no map: fetch it"), 2, "drive: error: scene.json: no map: fetch it\n"),
         (OSError(errno.ENOSPC, "No space left on device", "runs/a"), 2, "No space left on device: runs/a: free some space"),
         (PermissionError(errno.EACCES, "Permission denied", "runs"), 2, "Permission denied: runs: choose a folder"),
-        (KeyboardInterrupt(), 130, "drive resume"),
+        (KeyboardInterrupt(), 130, "drive: interrupted"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(error: BaseException, code: int, told: str, monkeypatch, capsys: pytest.CaptureFixture[str]):

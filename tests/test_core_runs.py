@@ -146,6 +146,17 @@ def test_a_checkpoint_written_again_replaces_the_old_one(tmp_path: Path):
     assert [path.name for path in tmp_path.rglob("*")] == ["step", "new"]
 
 
+def test_what_a_kill_moved_aside_is_put_back_before_the_next_try(tmp_path: Path):
+    target = tmp_path / "step"
+    with atomic_folder(target) as folder:
+        (folder / "old").write_text("old")
+    target.rename(tmp_path / ".step.old.partial")  # where a kill between the two renames leaves it
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target):
+        raise KeyboardInterrupt
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+
+
 def test_newest_is_the_last_finished_run_of_the_stage(tmp_path: Path):
     first, second, other = make_run(tmp_path), make_run(tmp_path, "again", stage="sft"), make_run(tmp_path, "grpo")
     assert RunFolder.newest(tmp_path, "sft") is None

@@ -406,6 +406,17 @@ def test_scan_reads_the_rest_and_counts_the_loss(tmp_path):
     assert found.coverage == pytest.approx(2 / 6)
     data = ScenarioNetDataset(tmp_path, "train", SPLITS)
     assert len(data.faults) == 4 and len(data) == 11
+    assert data.expected == 11 + 3 * 11  # torn, gone and the bad index, each as many as the one readable log holds; a repetition costs nothing
+
+
+def test_a_torn_log_counts_as_many_scenes_as_the_others_in_its_own_split_alone(tmp_path):
+    from drive.datasets.select import select
+
+    good = write(tmp_path / "scene-0103.pkl", record("scene-0103"))
+    (tmp_path / "sd_scene-0916.pkl").write_bytes(good.read_bytes()[:-500])
+    (tmp_path / "sd_scene-0061.pkl").write_bytes(good.read_bytes()[:-500])  # named as a log to train on
+    data = select({"name": "scenarionet", "root": str(tmp_path), "stride": 5}, "test")
+    assert len(data.scenarios) == 11 and data.expected == 22 and len(data.faults) == 2
 
 
 def test_a_dataset_of_nothing_says_so(tmp_path):

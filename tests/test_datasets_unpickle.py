@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from drive.core.errors import DataError
-from drive.datasets.unpickle import load_plain_pickle
+from drive.datasets.unpickle import _multiarray, load_plain_pickle
 
 
 class Calls:
@@ -128,7 +128,7 @@ class State:
 
 def reconstruct(dtype, data, shape=(1,)):
     """An array as numpy pickles it, with a dtype of our choice."""
-    return State(np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), (1, shape, dtype, False, data))
+    return State(_multiarray._reconstruct, (np.ndarray, (0,), b"b"), (1, shape, dtype, False, data))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_dtype_that_could_make_numbers_into_pointers_is_refused(tmp_path, dtyp
 
 def test_objects_are_not_built_from_bytes(tmp_path):
     objects = State(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 63))
-    for broken in (reconstruct(objects, b"\x10" * 8), Calls(np._core.multiarray.scalar, objects, b"\x10" * 8)):
+    for broken in (reconstruct(objects, b"\x10" * 8), Calls(_multiarray.scalar, objects, b"\x10" * 8)):
         with pytest.raises(DataError):
             load_plain_pickle(write(tmp_path, pickle.dumps(broken, protocol=4)))
 
@@ -159,7 +159,7 @@ def test_objects_are_not_built_from_bytes(tmp_path):
 def test_arrays_inside_lists_tuples_dicts_and_objects_are_plain(tmp_path):
     inner = np.empty(1, object)
     inner[0] = [np.arange(2)]
-    loop = [np.arange(3)]
+    loop: list = [np.arange(3)]
     loop.append(loop)
     back = load_plain_pickle(write(tmp_path, pickle.dumps({"t": (np.arange(1), 2), "o": inner, "loop": loop}, protocol=4)))
     assert all(type(x) is np.ndarray for x in (back["t"][0], back["o"], back["o"][0][0], back["loop"][0]))

@@ -211,6 +211,10 @@ def test_partial_coverage_is_marked_counted_and_fails(place, data, monkeypatch, 
         (["train", "stage=pretrain", "stage.steps=800"], "steps=800 must exceed sight_steps=1500"),
         (["train", "stage=grpo", "model.dtype=bf16", "model.lora_rank=-1"], "dtype=bf16 is none of float32, bfloat16; lora_rank=-1"),
         (["train", "stage=sft", "threads=-1"], "threads=-1"),
+        (["train", "stage=sft", "stage.batch=0", "model.dtype=bf16"], "dtype=bf16"),
+        (["train", "stage=sft", "stage.batch=0", "model.dtype=bf16"], "batch=0"),
+        (["train", "stage=grpo", "reward.fee_per_token=-5", "reward.score_weight=0"], "score_weight=0.0 must be above 0; fee_per_token=-5.0"),
+        (["eval", "planner=vla", "checkpoint=nowhere", "planner.mode=quick"], "planner.mode=quick is none of"),
     ],
 )
 def test_bad_input_gets_one_clear_line_and_leaves_nothing(arguments, words, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -10,7 +11,8 @@ from drive.core.errors import ConfigError, DataError
 from drive.core.runs import RunFolder
 from drive.core.types import PlanStatus
 from drive.report.html import write_report
-from drive.report.plans import extremes
+from drive.report.plans import add_evaluation, extremes, stored_picture
+from drive.report.tables import read_results
 
 EVIL = "</figcaption><script>alert('x')</script><img src=http://evil.example/x.png onerror=alert(1)>"
 
@@ -118,6 +120,26 @@ def test_extremes_take_turns_between_kinds_only_among_equals():
     best, worst = extremes(rows, 2)
     assert best == [0, 2] and worst == [4, 3]
     assert extremes(rows[:1], 2) == ([], [0]) and extremes([], 2) == ([], [])
+
+
+def test_extremes_show_a_log_once_while_there_are_others():
+    rows = [row(i, 0.1 * (i // 2), log_id=f"log-{i // 2}") for i in range(8)]
+    best, worst = extremes(rows, 3)
+    assert worst == [0, 2, 4] and best == [6, 5, 3]
+    assert extremes(rows, 4)[1] == [0, 2, 4, 6] and extremes(rows[:4], 2) == ([3, 1], [0, 2])
+
+
+def test_evaluations_of_several_planners_share_a_folder(tmp_path, capsys):
+    scenes = [toy_scenario(i) for i in range(3)]
+    config = {"dataset": {"name": "embedded"}, "split": "test"}
+    for name in ("a", "b"):
+        add_evaluation(tmp_path, replace(result_of(scenes), planner=name), config, "d", scenes)
+    assert [r.planner for r in read_results(tmp_path).results] == ["b", "a"] and not capsys.readouterr().err
+    add_evaluation(tmp_path, replace(result_of(scenes), planner="a"), config, "d", scenes)
+    assert [r.planner for r in read_results(tmp_path).results] == ["a", "b"] and "of a is replaced" in capsys.readouterr().err
+    add_evaluation(tmp_path, replace(result_of(scenes), planner="c"), config, "other data", scenes)
+    assert [r.planner for r in read_results(tmp_path).results] == ["c"] and "a, b is replaced" in capsys.readouterr().err
+    assert stored_picture(tmp_path, 0) is not None
 
 
 def test_verb_writes_the_report(run, capsys):

@@ -23,7 +23,7 @@ def test_cells_of_a_full_result():
     found = cells(full_result())
     assert found["planner"] == "expert" and found["pdms_v1_1 [95 %]"] == "100.0 [100.0, 100.0]"
     assert found["coverage"] == "100 %" and found["scenes"] == "3"
-    assert found["p50 ms"] == "20.0"  # of 10, 20, 30 ms
+    assert found["p50 ms/plan"] == "20.0"  # of 10, 20, 30 ms
     assert found["think"] == found["tokens"] == "-"  # this planner does not speak
 
 

@@ -14,8 +14,18 @@ from drive.planners.vla.grammar import Kind
 from drive.planners.vla.policy import SftTerms, VlaPolicy
 from drive.planners.vla.tiny import build_tiny
 from drive.rewards.pdms import RewardBatch, RewardConfig
-from drive.stages.grpo import GrpoConfig, Reference, clipped_objective, group_advantages, grpo_loss, kl_k3, roll_out, train_grpo
-from drive.stages.loop import OptimConfig, batch_indices, learning_rate
+from drive.stages.grpo import (
+    GrpoConfig,
+    Reference,
+    clipped_objective,
+    group_advantages,
+    grpo_loss,
+    kl_k3,
+    roll_out,
+    train_grpo,
+    update,
+)
+from drive.stages.loop import OptimConfig, batch_indices, learning_rate, optimizer_at
 from drive.stages.scenes import SceneStore, TeacherStore
 from drive.stages.sft import SftConfig, sft_loss, train_sft, validate
 
@@ -70,14 +80,16 @@ def test_sft_terms_do_not_depend_on_what_else_is_in_the_batch(scenes):
         torch.testing.assert_close(together.language[i], alone.language[0], atol=1e-4, rtol=1e-4)
 
 
-def test_sft_masks_the_prompt_and_the_padding(scenes):
-    """The action loss of a fresh model is about log(vocabulary) on exactly ten tokens, whatever the padding behind them."""
+def test_sft_counts_ten_actions_and_no_padding(scenes):
+    """A fresh model knows nothing: its action loss is near log(vocabulary), on exactly ten tokens, whatever the padding behind them."""
     policy = new_policy()
     store = TeacherStore(scenes[:1], policy)
     ids = policy.target_ids([store.prompt(0)], store.actions[:1], [None])
     padded = torch.nn.functional.pad(ids, (0, 7), value=policy.grammar.pad)
     short, long = policy.sft_terms([store.prompt(0)], ids), policy.sft_terms([store.prompt(0)], padded)
-    torch.testing.assert_close(short.action, long.action, atol=1e-4, rtol=1e-4)
+    for one, other in zip((short.action, short.language, short.mode), (long.action, long.language, long.mode)):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    assert abs(float(short.action[0].detach()) - np.log(len(policy.tokenizer))) < 1.0
     assert int((policy.grammar.kinds(padded) == int(Kind.ACTION)).sum()) == 10
 
 
@@ -120,6 +132,20 @@ def test_grpo_loss_ignores_forced_and_padded_tokens():
     values = torch.tensor([[0.0, 0.0, 5.0, 9.0]])
     loss, _ = grpo_loss(values, torch.zeros(1, 4), torch.zeros(1, 4), kinds, torch.tensor([2.0]), 12, GrpoConfig(kl=0.0))
     assert float(loss) == pytest.approx(-2.0 * 2 / 12)
+
+
+def test_small_parts_of_a_roll_out_add_up_to_the_gradient_of_the_whole(scenes):
+    moved = []
+    for micro_batch in (6, 4, 1):
+        policy = new_policy()
+        config = GrpoConfig(scenes=6, group=4, micro_batch=micro_batch, optim=OptimConfig(1e-3, 0.0, 0))
+        optimizer, _ = optimizer_at(policy.model, config.optim, None)
+        rollouts = roll_out(policy, SceneStore(scenes, policy), np.arange(6), config, RewardConfig(), 0)
+        logs = update(policy, Reference(policy), rollouts, optimizer, config)
+        moved.append((logs, torch.cat([p.detach().flatten() for p in policy.parameters()])))
+    for logs, weights in moved[1:]:
+        assert logs == pytest.approx(moved[0][0], rel=1e-3, abs=1e-5)
+        assert float((weights - moved[0][1]).abs().max()) < 2e-4 < float((weights - torch.cat([p.detach().flatten() for p in new_policy().parameters()])).abs().max())
 
 
 def test_reward_total_is_the_sum_of_its_logged_parts():

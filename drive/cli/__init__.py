@@ -27,6 +27,9 @@ _WAYS_OUT = {
 }
 
 
+COMPILES = ("data", "demo", "eval", "resume", "train")  # verbs that run compiled kernels
+
+
 class Verb(NamedTuple):
     """One verb as its file describes it."""
 
@@ -64,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     # Read when torch is loaded. Spinning threads make a step twenty times slower as soon as another process takes a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     verb = known[name]
+    if name in COMPILES and not {"-h", "--help"} & set(rest) and not Path(os.environ["NUMBA_CACHE_DIR"]).is_dir():
+        print("first use: numeric kernels are compiled once, which takes a minute or two", file=sys.stderr)
     if "-h" in rest or "--help" in rest:
         return guarded(lambda: _show(f"drive {name}: {verb.line}\n\n{verb.doc}"))
     return guarded(lambda: importlib.import_module(f"drive.cli.{verb.module}").run(rest))
@@ -86,7 +91,7 @@ def guarded(action: Callable[[], int]) -> int:
     except DriveError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
-        print("\ndrive: interrupted; a training run goes on from its last checkpoint with `drive resume runs/<its folder>`", file=sys.stderr)
+        print("\ndrive: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `drive ... | head`: whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,7 +4,7 @@
   drive demo sft_steps=100 grpo_steps=40 dataset.test_scenes=40     a quick look; the scores mean little then
 
 Generates scenes of the embedded towns, fits a codebook, fine-tunes the shipped tiny-base (SFT), reinforces it (GRPO), prints
-pdms_v1_1 on the test town for constant velocity, SFT, GRPO and the expert, and films the car driving that town in closed loop.
+pdms_v1_1 on the test town for two blind baselines, SFT, GRPO and the expert, and films the car driving that town in closed loop.
 Everything lands in out=; the runs below it are ordinary run folders.
 """
 
@@ -25,7 +25,7 @@ def run(argv: list[str]) -> int:
     from drive.cli.config import load_config
     from drive.cli.schema import require_at_least
     from drive.datasets.select import readable, select
-    from drive.planners.constant_velocity import ConstantVelocity
+    from drive.planners.constant_velocity import ConstantAcceleration, ConstantVelocity
     from drive.planners.pdm import PdmExpert
     from drive.planners.vla.planner import VlaPlanner
     from drive.report.html import write_report
@@ -40,8 +40,8 @@ def run(argv: list[str]) -> int:
     grpo = _train(["stage=grpo", f"checkpoint={sft.path}", f"stage.steps={config['grpo_steps']}", f"stage.validate_every={config['grpo_steps']}"], config, data)
     test = select(config["dataset"], "test")
     scenes, faults = readable(test.scenarios, len(test.scenarios))
-    planners = [ConstantVelocity(), VlaPlanner(_policy(sft)), VlaPlanner(_policy(grpo)), PdmExpert()]
-    names = ("constant_velocity", "vla after SFT", "vla after GRPO", "expert")
+    planners = [ConstantVelocity(), ConstantAcceleration(), VlaPlanner(_policy(sft)), VlaPlanner(_policy(grpo)), PdmExpert()]
+    names = ("constant_velocity", "constant_acceleration", "vla after SFT", "vla after GRPO", "expert")
     results = []
     for planner, name in zip(planners, names):
         planner.name = name
@@ -49,8 +49,8 @@ def run(argv: list[str]) -> int:
     title = "embedded test (a town never seen in training)"
     print(pdms_table(results, title))
     write_results(out / "results", results, config, test.fingerprint)
-    print(f"report: {write_report(grpo, results[2], scenes)}")
-    _film(planners[2], out, config)
+    print(f"report: {write_report(grpo, results[3], scenes)}")
+    _film(planners[3], out, config)
     print(f"done in {(time.perf_counter() - start) / 60:.1f} min")
     return 0 if all(result.coverage >= 1.0 for result in results) else 1
 

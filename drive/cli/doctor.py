@@ -58,7 +58,7 @@ def _carla() -> str:
     try:
         importlib.import_module("carla")
     except ImportError:
-        return "not installed: no wheel for this platform, or left out; everything but the CARLA client works without it"
+        return "not installed: no wheel for this platform, or left out; only OpenDRIVE maps of your own need it: the towns of drive come read"
     return f"{_version('carla')} (client and map reader; no server is needed for them)"
 
 

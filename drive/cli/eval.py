@@ -2,11 +2,14 @@
   drive eval planner=vla                                       the shipped tiny-drive on the unseen test town
   drive eval planner=vla planner.mode=fast checkpoint=runs/…-grpo
   drive eval planner=constant_velocity
+  drive eval planner=custom planner.target=my_module:MyPlanner your own (see planners/README.md)
   drive eval planner=expert split=val max_scenes=50
   drive eval planner=idm dataset=scenarionet dataset.root=/data/scenarionet
-  drive eval planner=vla out=out/eval                          also writes results.json and table.md
+  drive eval planner=vla out=out/eval                          also writes results.json, table.md and pictures of plans; planners
+                                                               evaluated on the same data into one folder share a table
 
-Prints pdms_v1_1 (0-100) and its parts with 95 % bootstrap intervals over scenes, coverage, latency and think rate. A plan that cannot
+Prints pdms_v1_1 (0-100) and its parts with 95 % bootstrap intervals over logs, coverage, think rate and the time of a plan (that of its batch
+over the batch; batch=1 gives the latency of one). A plan that cannot
 be decoded, a planner that fails and a scene that cannot be read score 0, lower the coverage and make the exit code 1.
 """
 
@@ -25,32 +28,44 @@ def run(argv: list[str]) -> int:
     from drive.benchmarks.pdms import evaluate_pdms
     from drive.cli.config import load_config
     from drive.cli.schema import require_at_least
+    from drive.core.errors import ConfigError
     from drive.datasets.select import readable, select
-    from drive.report.tables import pdms_table, write_results
+    from drive.report.plans import add_evaluation
+    from drive.report.tables import pdms_table
 
     config: Any = OmegaConf.to_container(load_config("eval", argv), resolve=True)
     require_at_least(config, {"batch": 1, "max_scenes": 0, "threads": 0}, "settings of eval")
+    if config["checkpoint"] is not None and config["planner"]["name"] != "vla":
+        raise ConfigError(f"checkpoint= is read by planner=vla alone, not by planner={config['planner']['name']}: leave it out")
     planner = make_planner(config)
     data = select(config["dataset"], config["split"])
     count = min(len(data.scenarios), config["max_scenes"] or len(data.scenarios))
-    expected = count if config["max_scenes"] else data.expected
+    expected = min(config["max_scenes"] or data.expected, data.expected)
     scenes, faults = readable(data.scenarios, count)
     result = evaluate_pdms(scenes, planner, config["batch"], expected, [*data.faults, *faults], progress=True)
     print(pdms_table([result], f"{config['dataset']['name']} {config['split']}"))
     for fault in result.faults:
         print(f"not read: {fault}")
     if config["out"]:
-        write_results(Path(config["out"]), [result], config, data.fingerprint)
+        add_evaluation(Path(config["out"]), result, config, data.fingerprint, scenes)
     return 0 if result.coverage >= 1.0 else 1
 
 
 def make_planner(config: dict[str, Any]):
     """The planner of the config section `planner`."""
+    from drive.core.errors import ConfigError
+
     name = config["planner"]["name"]
     if name == "constant_velocity":
         from drive.planners.constant_velocity import ConstantVelocity
 
         return ConstantVelocity()
+    if name == "constant_acceleration":
+        from drive.planners.constant_velocity import ConstantAcceleration
+
+        return ConstantAcceleration()
+    if name == "custom":
+        return custom_planner(config["planner"]["target"])
     if name == "idm":
         from drive.planners.idm import IdmPlanner
 
@@ -59,12 +74,35 @@ def make_planner(config: dict[str, Any]):
         from drive.planners.pdm import PdmExpert
 
         return PdmExpert()
-    from drive.cli.train import checkpoint_folder, use_device
+    if name != "vla":
+        raise ConfigError(f"planner={name} has settings and no code in drive: planner=custom planner.target=module:Class takes your own")
+    from drive.cli.train import SHIPPED, checkpoint_folder, use_device
     from drive.planners.vla.checkpoint import load_policy
-    from drive.planners.vla.planner import VlaPlanner
-    from drive.planners.vla.shipped import shipped
+    from drive.planners.vla.planner import VlaPlanner, check_settings
 
+    check_settings(config["planner"]["mode"], config["planner"]["temperature"])  # before anything is loaded
     device = use_device(config)
-    policy = load_policy(checkpoint_folder(config["checkpoint"]) if config["checkpoint"] else shipped("tiny-drive"))
+    policy = load_policy(checkpoint_folder(config["checkpoint"] or SHIPPED))
     policy.model.to(device)
     return VlaPlanner(policy, config["planner"]["mode"], config["planner"]["temperature"], config["seed"])
+
+
+def custom_planner(target: str):
+    """The planner of class `target`, "module:Class". Raises ConfigError where there is none, or it does not plan."""
+    import importlib
+    import sys
+
+    from drive.core.errors import ConfigError
+    from drive.core.protocols import Planner, PrivilegedPlanner
+
+    module, _, name = target.partition(":")
+    sys.path.insert(0, "")  # the current folder, as `python -m` has it
+    try:
+        planner = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ConfigError(f"planner.target={target}: {error}; give module:Class, a class that is made without arguments") from error
+    finally:
+        sys.path.remove("")
+    if not isinstance(planner, (Planner, PrivilegedPlanner)):
+        raise ConfigError(f"planner.target={target} is no planner: it needs name, reset() and plan(observations), see planners/README.md")
+    return planner

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 HELP = "write a run's model in half precision, with its card"
-LIMITS = (
-    "Trained on scenes of drive's embedded world alone: flat-coloured pictures of synthetic towns. It knows nothing of real cameras, "
-    "lights, pedestrians or weather, and must not drive anything real."
-)
+LIMITS = {  # by dataset
+    "embedded": "Trained on scenes of drive's embedded world alone: flat-coloured pictures of synthetic towns. It knows nothing of real cameras, "
+    "lights, pedestrians or weather, and must not drive anything real.",
+    "scenarionet": "Trained on real driving logs whose cameras were rendered from map and boxes: it knows nothing of real pictures, and must not "
+    "drive anything real. The logs' licence may bind the weights as well.",
+}
 
 
 def run(argv: list[str]) -> int:
@@ -81,4 +83,15 @@ def _card(run: Any, name: str, step: int) -> str:
 
     data = json.loads((run.path / "data.json").read_text()).get("train", "")
     settings = run.config["stage" if run.stage == "pretrain" else "model"]
-    return model_card(name, settings, what, command, data, shown, limits=LIMITS)
+    return model_card(name, settings, what, command, data, {**shown, **_evaluated(run, step)}, limits=LIMITS[run.config["dataset"]["name"]])
+
+
+def _evaluated(run: Any, step: int) -> dict[str, str]:
+    """The evaluations that stand in the run folder, of its newest checkpoint."""
+    from drive.report.tables import COLUMNS, RESULTS, data_words, read_results, table_cells
+
+    if not (run.path / RESULTS).is_file() or step != max(run.checkpoints()):
+        return {}
+    stored = read_results(run.path)
+    cells = table_cells([result for result in stored.results if result.planner.startswith("vla")])
+    return {f"{row[0]}: {COLUMNS[1]}, {data_words(stored.config, stored.fingerprint)}": row[1] for row in cells}

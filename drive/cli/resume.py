@@ -1,7 +1,8 @@
 """Examples:
   drive resume runs/20260131-235959-grpo       go on from the newest checkpoint of a run that was killed
 
-The run ends with the numbers of one that was never killed: batches, roll-outs and dropout depend on the seed and the step alone.
+The run ends with the numbers of one that was never killed: batches, roll-outs and dropout depend on the seed and the step alone
+(bit for bit on a CPU; a GPU's kernels may add in another order).
 """
 
 from __future__ import annotations

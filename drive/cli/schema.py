@@ -18,7 +18,13 @@ T = TypeVar("T")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name closest in spelling, or None where none is close."""
+    """The valid name closest in spelling or of these initials (lr: learning_rate), or None where none is close."""
+    valid = list(valid)
+    section, _, last = name.rpartition(".")
+    for known in valid:
+        other, _, key = known.rpartition(".")
+        if section == other and "".join(word[:1] for word in key.split("_")) == last:
+            return known
     return next(iter(difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)), None)
 
 

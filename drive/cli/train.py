@@ -7,24 +7,26 @@
   drive train stage=pretrain                               the base model itself: to see, captions and questions; no actions
 
 Where a stage starts, with checkpoint=null: pretrain from fresh weights; sft from model.weights (the shipped tiny-base for
-model=tiny) with a codebook fitted on the training split; grpo from the newest finished SFT run under out=, or else from the shipped
+model=tiny) with a codebook fitted on the training split; grpo from the newest finished SFT run on the same dataset under out=, or else from the shipped
 tiny-drive. A killed run goes on with `drive resume RUN`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from drive.core.runs import RunFolder
+    from drive.core.types import Scenario
     from drive.datasets.select import Selected
     from drive.planners.vla.policy import VlaPolicy
 
 HELP = "train the VLA: stage=pretrain, sft or grpo"
+SHIPPED = "tiny-drive"  # as a value of checkpoint=
 START = "start"  # folder in the run that holds what GRPO started from
 
 
@@ -49,7 +51,8 @@ def run(argv: list[str]) -> int:
     splits = cache(partial(load_splits, config))
     policy = None if stage == "pretrain" else starting_policy(config, splits)
     data = splits()
-    folder = RunFolder.create(config["out"], config["name"] or stage, config, ["drive", "train", *argv], stage)
+    named = [f"checkpoint={config['checkpoint']}"] if config["checkpoint"] and not any(a.startswith("checkpoint=") for a in argv) else []
+    folder = RunFolder.create(config["out"], config["name"] or stage, config, ["drive", "train", *argv, *named], stage)
     print(f"run: {folder.path}")
     train(folder, config, data, policy)
     return 0
@@ -58,6 +61,7 @@ def run(argv: list[str]) -> int:
 def typed_sections(config: dict[str, Any]) -> dict[str, Any]:
     """The config's sections as the stages' frozen dataclasses; all faults in one error."""
     from drive.cli.config import to_dataclass
+    from drive.core.errors import ConfigError
     from drive.planners.vla.backbone import ModelConfig
     from drive.rewards.pdms import RewardConfig
     from drive.stages.codebook import CodebookConfig
@@ -70,12 +74,21 @@ def typed_sections(config: dict[str, Any]) -> dict[str, Any]:
     hints = ("reasoning_weight", "label_spread", "sft_learning_rate", "grpo_learning_rate", "embedding_lr_share")  # read by the stage files
     model = {k: v for k, v in config["model"].items() if k not in hints}
     tokenizer = {k: v for k, v in config["tokenizer"].items() if k not in ("name", "codebook")}
-    return {
-        "stage": to_dataclass(stage, stages[config["stage"]["name"]], "stage"),
-        "model": to_dataclass(model, ModelConfig, "model"),
-        "tokenizer": to_dataclass(tokenizer, CodebookConfig, "tokenizer"),
-        "reward": to_dataclass(config["reward"], RewardConfig, "reward"),
+    wanted = {
+        "stage": (stage, stages[config["stage"]["name"]]),
+        "model": (model, ModelConfig),
+        "tokenizer": (tokenizer, CodebookConfig),
+        "reward": (config["reward"], RewardConfig),
     }
+    built, faults = {}, []
+    for name, (section, cls) in wanted.items():
+        try:
+            built[name] = to_dataclass(section, cls, name)
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return built
 
 
 def use_device(config: dict[str, Any]) -> str:
@@ -96,10 +109,13 @@ def use_device(config: dict[str, Any]) -> str:
 
 
 def checkpoint_folder(path: str | Path) -> Path:
-    """A checkpoint folder from a checkpoint or a run; CheckpointError if there is none."""
+    """A checkpoint folder from a checkpoint, a run or the word tiny-drive (the shipped one); CheckpointError if there is none."""
     from drive.core.errors import CheckpointError
     from drive.core.runs import RunFolder
+    from drive.planners.vla.shipped import shipped
 
+    if str(path) == SHIPPED and not Path(path).exists():
+        return shipped(SHIPPED)
     path = Path(path)
     if (path / "drive.json").is_file():
         return path
@@ -108,7 +124,9 @@ def checkpoint_folder(path: str | Path) -> Path:
         if latest is None:
             raise CheckpointError(f"{path} has no checkpoint yet: wait for its first one, or name another run")
         return latest[1]
-    raise CheckpointError(f"{path} is neither a checkpoint (drive.json) nor a run (status.json)")
+    if (path / "config.json").is_file():
+        raise CheckpointError(f"{path} is a base model without a codebook: start from it with model.weights={path} instead of checkpoint=")
+    raise CheckpointError(f"{path} is neither a checkpoint (drive.json) nor a run (status.json); {SHIPPED} is the shipped one")
 
 
 class Splits(NamedTuple):
@@ -139,16 +157,14 @@ def starting_policy(config: dict[str, Any], splits: Callable[[], Splits]) -> Vla
     from drive.planners.vla.backbone import load_backbone
     from drive.planners.vla.checkpoint import load_policy
     from drive.planners.vla.policy import VlaPolicy
-    from drive.planners.vla.shipped import shipped
     from drive.stages.codebook import fit_codebook
     from drive.tokenizers.kdisk import KDiskTokenizer
 
     sections, device = typed_sections(config), use_device(config)
     source = config["checkpoint"]
     if source is None and config["stage"]["name"] == "grpo":
-        newest = RunFolder.newest(config["out"], "sft")
-        source = newest.path if newest else shipped("tiny-drive")
-        config["checkpoint"] = str(newest.path) if newest else None  # the run's config tells what it started from
+        newest = RunFolder.newest(config["out"], "sft", lambda run: run.config["dataset"]["name"] == config["dataset"]["name"])
+        config["checkpoint"] = source = str(newest.path) if newest else SHIPPED  # the run's config tells what it started from
         print(f"starting from {newest.path if newest else 'the shipped tiny-drive'}")
     if source is not None:
         policy = load_policy(checkpoint_folder(source), sections["model"])
@@ -173,11 +189,8 @@ def train(folder: RunFolder, config: dict[str, Any], splits: Splits, policy: Vla
     """Run the stage of `config` in `folder`, from the start or from a checkpoint."""
     from drive.core.files import atomic_folder
     from drive.core.runs import RunFolder
-    from drive.planners.vla.checkpoint import load_policy, save_policy
+    from drive.planners.vla.checkpoint import save_policy
     from drive.report.html import write_report
-    from drive.stages.grpo import train_grpo
-    from drive.stages.pretrain import train_base
-    from drive.stages.sft import train_sft
 
     sections, device = typed_sections(config), use_device(config)
     stage = config["stage"]["name"]
@@ -188,16 +201,39 @@ def train(folder: RunFolder, config: dict[str, Any], splits: Splits, policy: Vla
     data, val = splits
     folder.record_data({"train": data.fingerprint, **({"val": val.fingerprint} if val else {})})
     held_out = val.scenarios if val else None
-    if stage == "pretrain":
-        train_base(folder, data.scenarios, held_out, sections["stage"], device, resume_from)
-    elif stage == "sft":
-        assert policy is not None
-        train_sft(folder, policy, data.scenarios, held_out, sections["stage"], resume_from)
-    else:
-        assert policy is not None
-        train_grpo(folder, policy, data.scenarios, held_out, sections["stage"], sections["reward"], lambda: _on(load_policy(folder.path / START), device), resume_from)
+    try:
+        _run_stage(folder, stage, sections, data.scenarios, held_out, policy, device, resume_from)
+    except KeyboardInterrupt:
+        latest = folder.latest_checkpoint()
+        print(f"\n`drive resume {folder.path}` goes on from step {latest[0] if latest else 0}", file=sys.stderr)
+        raise
     RunFolder.open(folder.path).finish()
     print(f"report: {write_report(folder)}")
+
+
+def _run_stage(
+    folder: RunFolder,
+    stage: str,
+    sections: dict[str, Any],
+    scenarios: Sequence[Scenario],
+    held_out: Sequence[Scenario] | None,
+    policy: VlaPolicy | None,
+    device: str,
+    resume_from: tuple[int, Path] | None,
+) -> None:
+    from drive.planners.vla.checkpoint import load_policy
+    from drive.stages.grpo import train_grpo
+    from drive.stages.pretrain import train_base
+    from drive.stages.sft import train_sft
+
+    if stage == "pretrain":
+        train_base(folder, scenarios, held_out, sections["stage"], device, resume_from)
+    elif stage == "sft":
+        assert policy is not None
+        train_sft(folder, policy, scenarios, held_out, sections["stage"], resume_from)
+    else:
+        assert policy is not None
+        train_grpo(folder, policy, scenarios, held_out, sections["stage"], sections["reward"], lambda: _on(load_policy(folder.path / START), device), resume_from)
 
 
 def _on(policy: VlaPolicy, device: str) -> VlaPolicy:

@@ -54,12 +54,15 @@ def atomic_write_text(path: Path | str, text: str) -> Path:
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `path` when the block ends well, and vanishes when it does not.
 
-    A folder already at `path` is replaced. What a killed process left under the temporary name is removed at the next try.
+    A folder already at `path` is replaced. What a killed process left under the temporary name is removed at the next try, and what it
+    had moved aside is put back first.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}{PARTIAL}")
     previous = path.with_name(f".{path.name}.old{PARTIAL}")
     with disk_errors(path):
+        if previous.exists() and not path.exists():  # killed between the two renames below
+            os.rename(previous, path)
         for stale in (temporary, previous):
             if stale.exists():
                 shutil.rmtree(stale)

@@ -19,7 +19,7 @@ import platform
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -79,10 +79,10 @@ class RunFolder:
         return cls(path)
 
     @classmethod
-    def newest(cls, root: Path | str, stage: str) -> RunFolder | None:
-        """The finished run of `stage` under `root` that started last, or None."""
+    def newest(cls, root: Path | str, stage: str, where: Callable[[RunFolder], bool] = lambda run: True) -> RunFolder | None:
+        """The finished run of `stage` under `root` that started last among those that `where` takes, or None."""
         runs = [cls(file.parent) for file in sorted(Path(root).glob(f"*/{STATUS}"))]
-        finished = [run for run in runs if run.is_finished and run.stage == stage]
+        finished = [run for run in runs if run.is_finished and run.stage == stage and where(run)]
         return max(finished, key=lambda run: run.status["started"], default=None)
 
     @property

@@ -8,6 +8,7 @@ stands in `scenarionet_log`, `scenarionet_map` and `route`.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -40,6 +41,7 @@ class Fault:
 
     path: Path
     reason: str
+    unread: bool = True  # False where nothing is lost by it: a log that another file holds
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,14 @@ def scan(root: str | Path) -> Scan:
     for path in files:
         try:
             record = read_log(path)
-            if record.log_id in logs:
-                raise DataError(f"{path}: holds log {record.log_id} again, {logs[record.log_id].path} has it: remove one of them")
-            logs[record.log_id] = record
         except DataError as error:
             faults.append(Fault(path, str(error)))
+            continue
+        if record.log_id in logs:
+            reason = f"{path}: holds log {record.log_id} again, {logs[record.log_id].path} has it: remove one of them"
+            faults.append(Fault(path, reason, unread=False))
+        else:
+            logs[record.log_id] = record
     return Scan(tuple(logs[key] for key in sorted(logs)), tuple(faults))
 
 
@@ -173,7 +178,8 @@ class ScenarioNetDataset(Sequence[Scenario]):
         """Reads all logs of `split`; maps and images are made when asked for.
 
         `splits` names the logs of each split; `stride` is in steps of 0.1 s; `cameras` default to Camera.front(); `cache_images`
-        frames are kept per log. Unreadable files are logged and kept in `faults`, as it is unknown to which split they belong.
+        frames are kept per log. Unreadable files are logged and kept in `faults`; `expected` counts the scenarios of the split with
+        those that they would have held, unless a file's name tells that its log is of another split.
         Raises DataError on a folder or split without readable logs, and on logs that no split names.
         """
         if stride < 1:
@@ -186,13 +192,20 @@ class ScenarioNetDataset(Sequence[Scenario]):
         chosen = choose_logs(splits, split, [record.log_id for record in found.logs])
         if not chosen:
             raise DataError(
-                f"{root} has no readable log of the split {split!r} ({len(found.logs)} logs, {len(found.faults)} unreadable)"
+                f"{root} has no readable log of the split {split!r} ({len(found.logs)} logs of other splits, {len(found.faults)} unreadable; files sought: **/*.pkl)"
             )
         cameras = cameras or (Camera.front(),)
         self.logs = {r.log_id: RenderedLog(r, cameras, cache_images) for r in found.logs if r.log_id in chosen}
         self._windows = [
             (key, present) for key in chosen for present in range(HISTORY, self.logs[key].record.steps - FUTURE, stride)
         ]
+        others = [log for name, logs in splits.items() if name != split for log in logs]
+        torn = [f for f in found.faults if f.unread and not any(log in f.path.name for log in others)]
+        self.expected = len(self._windows) + len(torn) * self._per_log()
+
+    def _per_log(self) -> int:
+        """Scenarios that an unreadable log counts for: as many as the readable ones hold on average, rounded up."""
+        return max(math.ceil(len(self._windows) / len(self.logs)), 1)
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ class Selected:
 
     scenarios: Sequence[Scenario]
     fingerprint: str
-    expected: int  # scenarios that the split should hold
+    expected: int  # scenarios that the split should hold, unreadable ones counted or estimated
     faults: tuple[str, ...] = ()
 
 
@@ -37,7 +37,7 @@ def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Sele
 
         logs = ScenarioNetDataset(config["root"], split, stride=config["stride"])
         faults = tuple(f"{fault.path}: {fault.reason}" for fault in logs.faults)
-        return Selected(logs, logs.fingerprint, len(logs) + len(faults), faults)
+        return Selected(logs, logs.fingerprint, logs.expected, faults)
     raise ConfigError(f"no dataset is named {config['name']!r}")
 
 

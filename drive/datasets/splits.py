@@ -84,7 +84,7 @@ def refuse_evaluation_split(split: str, force: bool = False) -> None:
     if split != "train" and not force:
         kind = "an evaluation split" if split in EVALUATION_SPLITS else "not the training split"
         raise DataError(
-            f"split {split!r} is {kind}: scores on it would mean nothing after training. Train on 'train', or force it knowingly"
+            f"split {split!r} is {kind}: scores on it would mean nothing after training. Train on 'train', or force it knowingly with force=true"
         )
 
 

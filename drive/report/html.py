@@ -18,7 +18,7 @@ from drive.core.runs import RunFolder
 from drive.core.types import Scenario
 from drive.report.plans import extremes, parts_text, store_evaluation, stored_picture
 from drive.report.plots import chart, metric_groups, metric_series, number
-from drive.report.tables import COLUMNS, RESULTS, StoredResults, heading, notes, read_results, table_cells
+from drive.report.tables import COLUMNS, RESULTS, StoredResults, data_words, heading, notes, read_results, table_cells
 
 REPORT = "report.html"
 PAGE = Path(__file__).with_name("page.html")
@@ -66,7 +66,7 @@ def _evaluation(run: RunFolder, stored: StoredResults | None) -> str:
     shown = "".join(f"<tr>{''.join(_table_cell(cell) for cell in row)}</tr>" for row in table_cells(stored.results))
     head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
     parts = [
-        f"<h2>Evaluation</h2><p class='under'>{escape(heading(f'data {stored.fingerprint}'))}</p>",
+        f"<h2>Evaluation</h2><p class='under'>{escape(heading(data_words(stored.config, stored.fingerprint)))}</p>",
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{shown}</tbody></table></div>',
         *(f'<p class="alarm">{escape(note)}</p>' for note in notes(stored.results)),
         *(f'<p class="note">not read: {escape(fault)}</p>' for result in stored.results for fault in result.faults),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -14,7 +16,7 @@ from drive.core.files import atomic_folder
 from drive.core.runs import RunFolder
 from drive.core.types import Scenario
 from drive.report.pictures import plan_picture
-from drive.report.tables import RESULTS, SHOWN_PARTS, write_results
+from drive.report.tables import RESULTS, SHOWN_PARTS, read_results, write_results
 
 PLANS = "plans"  # folder of pictures in a run
 OF = "of.txt"  # digest of the results.json that the pictures belong to
@@ -22,16 +24,27 @@ SHOWN = 4  # best plans, and as many worst ones
 
 
 def extremes(rows: Sequence[SceneRow], count: int = SHOWN) -> tuple[list[int], list[int]]:
-    """Indexes of the best and of the worst rows, no row in both; among equal scores, kinds of scenes take turns."""
+    """Indexes of the best and of the worst rows, no row in both; among equal scores, kinds of scenes take turns.
+
+    A log is shown once, unless there are too few: its scenes look alike.
+    """
     turn: dict[tuple[float, str], int] = {}
     order = []
     for i, row in enumerate(rows):
         key = (row.score, row.kind)
         order.append((row.score, turn.get(key, 0), i))
         turn[key] = turn.get(key, 0) + 1
-    worst = [i for _, _, i in sorted(order)][: min(count, (len(rows) + 1) // 2)]
-    best = [i for _, _, i in sorted((-score, nth, i) for score, nth, i in order) if i not in worst]
+    worst = _one_per_log(rows, [i for _, _, i in sorted(order)])[: min(count, (len(rows) + 1) // 2)]
+    best = _one_per_log(rows, [i for _, _, i in sorted((-score, nth, i) for score, nth, i in order) if i not in worst])
     return best[:count], worst
+
+
+def _one_per_log(rows: Sequence[SceneRow], order: Sequence[int]) -> list[int]:
+    """`order` with the first row of every log in front."""
+    first: dict[str, int] = {}
+    for i in order:
+        first.setdefault(rows[i].log_id, i)
+    return sorted(order, key=lambda i: first[rows[i].log_id] != i)
 
 
 def parts_text(row: SceneRow) -> str:
@@ -48,17 +61,37 @@ def store_evaluation(run: RunFolder, result: PdmsResult, scenarios: Sequence[Sce
     """
     ids = "\n".join(row.scenario_id for row in result.rows)
     write_results(run.path, [result], run.config, f"scenes:{hashlib.sha256(ids.encode()).hexdigest()[:16]}")
-    if scenarios is None:
-        return
+    if scenarios is not None:
+        _draw(run.path, result, scenarios)
+
+
+def add_evaluation(folder: Path, result: PdmsResult, config: Mapping[str, Any], fingerprint: str, scenarios: Sequence[Scenario]) -> None:
+    """Put a result in front of those of other planners on the same data in `folder` (results.json, table.md), and draw its plans.
+
+    An earlier result of the same planner, or of other data, is replaced, and that is told.
+    """
+    others = []
+    if (folder / RESULTS).is_file():
+        stored = read_results(folder)
+        same = stored.fingerprint == fingerprint and all(other.expected == result.expected for other in stored.results)
+        others = [other for other in stored.results if same and other.planner != result.planner]
+        gone = [other.planner for other in stored.results if other not in others]
+        if gone:
+            print(f"{folder}: the earlier evaluation of {', '.join(gone)} is replaced", file=sys.stderr)
+    write_results(folder, [result, *others], config, fingerprint)
+    _draw(folder, result, scenarios)
+
+
+def _draw(target: Path, result: PdmsResult, scenarios: Sequence[Scenario]) -> None:
     best, worst = extremes(result.rows)
-    with atomic_folder(run.path / PLANS) as folder:
+    with atomic_folder(target / PLANS) as folder:
         for i in [*best, *worst]:
             row, scenario = result.rows[i], scenarios[i]
             if scenario.id != row.scenario_id:
                 raise DataError(f"row {i} is of {row.scenario_id}, not of {scenario.id}: give the scenarios that were scored")
             picture = plan_picture(scenario, row.poses_ego, row.kind)
             Image.fromarray(picture).save(folder / _name(i), quality=88)
-        (folder / OF).write_text(_digest(run.path), encoding="utf-8")
+        (folder / OF).write_text(_digest(target), encoding="utf-8")
 
 
 def stored_picture(run: Path, row: int) -> bytes | None:

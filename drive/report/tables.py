@@ -20,7 +20,7 @@ from drive.core.types import PlanStatus
 RESULTS, TABLE = "results.json", "table.md"
 FORMAT = 1
 SHOWN_PARTS = ("nc", "dac", "ttc", "comfort", "ep")  # what the score is made of; ddc has weight 0 in this version
-COLUMNS = ("planner", f"{NAME} [95 %]", *SHOWN_PARTS, "coverage", "scenes", "logs", "p50 ms", "p95 ms", "think", "tokens")
+COLUMNS = ("planner", f"{NAME} [95 %]", *SHOWN_PARTS, "coverage", "scenes", "logs", "p50 ms/plan", "p95 ms/plan", "think", "tokens")
 
 
 def coverage_text(result: PdmsResult) -> str:
@@ -113,9 +113,14 @@ def write_results(folder: Path, results: Sequence[PdmsResult], config: Mapping[s
         "results": [_result_to_json(result) for result in results],
     }
     atomic_write_text(Path(folder) / RESULTS, json.dumps(content, indent=1) + "\n")
+    atomic_write_text(Path(folder) / TABLE, markdown_table(results, data_words(config, fingerprint)))
+
+
+def data_words(config: Mapping[str, Any], fingerprint: str) -> str:
+    """What was evaluated on, in a table's heading: dataset, split, the start of the fingerprint."""
     dataset = config.get("dataset")
-    words = [dataset.get("name", "") if isinstance(dataset, Mapping) else "", str(config.get("split", "")), f"data {fingerprint}"]
-    atomic_write_text(Path(folder) / TABLE, markdown_table(results, " ".join(word for word in words if word)))
+    words = [dataset.get("name", "") if isinstance(dataset, Mapping) else "", str(config.get("split", "")), f"data {fingerprint[:19]}"]
+    return " ".join(word for word in words if word)
 
 
 def read_results(folder: Path) -> StoredResults:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from drive.core.checks import above, at_least, refuse
 from drive.metrics.pdms import PdmScene, score_pdms
 
 
@@ -22,6 +23,9 @@ class RewardConfig:
 
     score_weight: float = 1.0  # of pdms_v1_1 (0-1)
     fee_per_token: float = 0.0002  # of each token of reasoning
+
+    def __post_init__(self) -> None:
+        refuse(above(0.0, self, "score_weight") + at_least(0, self, "fee_per_token"))
 
 
 @dataclass(frozen=True)

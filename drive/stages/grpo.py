@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class GrpoConfig(StageConfig):
     scenes: int = 16  # prompts of one roll-out
     group: int = 8  # G, answers for each prompt
     updates: int = 1  # optimiser steps on one roll-out
+    micro_batch: int = 16  # scenes of one forward pass with gradients; they are accumulated over the roll-out
     temperature: float = 1.0
     clip: float = 0.2  # eps_c
     kl: float = 0.02  # beta
@@ -59,7 +61,7 @@ class GrpoConfig(StageConfig):
 
     def _faults(self) -> list[str]:
         group = at_least(2, self, "group")  # one answer has nothing to be better than
-        return super()._faults() + at_least(1, self, "scenes", "updates") + group + at_least(0, self, "kl") + above(0.0, self, "temperature", "clip")
+        return super()._faults() + at_least(1, self, "scenes", "updates", "micro_batch") + group + at_least(0, self, "kl") + above(0.0, self, "temperature", "clip")
 
 
 STD_FLOOR = 0.05  # of a reward of 0-1: a group that differs by its thinking fee alone must not push as hard as one that crashed
@@ -88,16 +90,16 @@ def kl_k3(log_probs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
 def grpo_loss(
     log_probs: torch.Tensor, old: torch.Tensor, reference: torch.Tensor, kinds: torch.Tensor, advantages: torch.Tensor, length: int, config: GrpoConfig
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Scalar loss of N answers, and what to log. `length` is the constant divisor of an answer's token sum."""
+    """Scalar loss of N answers, and sums over their free tokens for the log. `length` is the constant divisor of an answer's token sum."""
     free = (kinds != int(Kind.PAD)) & (kinds != int(Kind.FORCED))
     objective = clipped_objective(log_probs, old, advantages, config.clip)
     divergence = kl_k3(log_probs, reference)
     per_answer = ((config.kl * divergence - objective) * free).sum(1) / length
     clipped = ((log_probs - old).exp() - 1.0).abs() > config.clip
-    count = free.sum().clamp(min=1)
     return per_answer.mean(), {
-        "kl": float((divergence.detach() * free).sum() / count),
-        "clip_share": float((clipped & free).sum() / count),
+        "kl": float((divergence.detach() * free).sum()),
+        "clip_share": float((clipped & free).sum()),
+        "free": int(free.sum()),
     }
 
 
@@ -169,23 +171,42 @@ def update(policy: VlaPolicy, reference: Reference, rollouts: Rollouts, optimize
     logs = {"zero_variance": float((~keep).mean())}
     if not keep.any():
         return logs
-    rows = torch.from_numpy(np.repeat(keep, config.group)).to(policy.device)
-    ids, kinds = rollouts.answers.ids[rows], rollouts.answers.kinds[rows]
-    old = rollouts.answers.log_probs[rows]
-    prompts = [p for p, k in zip(rollouts.prompts, keep) if k]
-    advantage = torch.tensor(advantages[keep].reshape(-1), dtype=torch.float32, device=policy.device)
+    kept = np.flatnonzero(keep)
+    parts = [_part(policy, rollouts, kept[at : at + config.micro_batch], advantages) for at in range(0, len(kept), config.micro_batch)]
     parameters = policy.parameters()
     with torch.no_grad(), reference.active():
-        ref, _ = policy.log_probs(policy.prefix(prompts), ids, kinds, config.group, config.temperature)
+        references = [policy.log_probs(policy.prefix(p.prompts), p.ids, p.kinds, config.group, config.temperature)[0] for p in parts]
     for _ in range(config.updates):
-        log_probs, entropy = policy.log_probs(policy.prefix(prompts), ids, kinds, config.group, config.temperature)
-        # Scenes left out still count in the mean: a batch with little signal makes a small step.
-        loss, terms = grpo_loss(log_probs, old, ref, kinds, advantage, policy.grammar.fast_length, config)
-        (loss * float(keep.mean())).backward()
+        sums: Counter[str] = Counter()
+        for part, ref in zip(parts, references):
+            log_probs, entropy = policy.log_probs(policy.prefix(part.prompts), part.ids, part.kinds, config.group, config.temperature)
+            loss, terms = grpo_loss(log_probs, part.old, ref, part.kinds, part.advantages, policy.grammar.fast_length, config)
+            # Scenes left out still count in the mean: a batch with little signal makes a small step.
+            (loss * len(part.prompts) / len(keep)).backward()
+            action = part.kinds == int(Kind.ACTION)
+            sums.update({**terms, "entropy": float(entropy.detach()[action].sum()), "actions": int(action.sum())})
         logs["gradient_norm"] = apply_gradients(parameters, optimizer, config.optim.clip_norm)
-    action = kinds == int(Kind.ACTION)
-    logs.update(terms, entropy=float(entropy.detach()[action].mean()))
-    return logs
+    logs |= {name: sums[name] / max(sums["free"], 1) for name in ("kl", "clip_share")}
+    return logs | {"entropy": sums["entropy"] / max(sums["actions"], 1)}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one forward pass with gradients takes of a roll-out."""
+
+    prompts: list[EncodedPrompt]
+    ids: torch.Tensor  # (N, L), N = scenes x group
+    kinds: torch.Tensor  # (N, L)
+    old: torch.Tensor  # (N, L) log-probabilities
+    advantages: torch.Tensor  # (N,)
+
+
+def _part(policy: VlaPolicy, rollouts: Rollouts, scenes: NDArray[np.int64], advantages: NDArray[np.float64]) -> Part:
+    group = advantages.shape[1]
+    rows = torch.from_numpy((scenes[:, None] * group + np.arange(group)).reshape(-1)).to(policy.device)
+    answers = rollouts.answers
+    advantage = torch.tensor(advantages[scenes].reshape(-1), dtype=torch.float32, device=policy.device)
+    return Part([rollouts.prompts[int(i)] for i in scenes], answers.ids[rows], answers.kinds[rows], answers.log_probs[rows], advantage)
 
 
 def train_grpo(

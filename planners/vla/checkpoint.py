@@ -32,12 +32,14 @@ def prompt_fingerprint(policy: VlaPolicy) -> str:
 
 
 def base_fingerprint(policy: VlaPolicy) -> str:
-    """Hash of a matrix below LoRA's adapters, in bfloat16 so that it is one in either precision; empty without adapters."""
-    frozen = (value for name, value in policy.model.named_parameters() if name.endswith("base_layer.weight"))
-    matrix = next(frozen, None) if policy.config.lora_rank else None
-    if matrix is None:
+    """Hash of the first values of every matrix below LoRA's adapters, in bfloat16 so that it is one in either precision; empty without adapters."""
+    if not policy.config.lora_rank:
         return ""
-    return hashlib.sha256(matrix.detach().cpu().to(torch.bfloat16).view(torch.int16).numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for name, value in sorted(policy.model.named_parameters()):
+        if name.endswith("base_layer.weight"):
+            digest.update(value.detach()[0].cpu().to(torch.bfloat16).view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _tied(model) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -57,11 +57,20 @@ class PromptEncoder:
 
     def request(self, observation: Observation) -> str:
         """The planning request, with the past motions in the codebook's words where frames and tokens keep the same time."""
+        observation = replace(observation, text=self._spoken(observation.text)) if observation.text else observation
         codebook = self.codebook
         if codebook is None or len(observation.ego_history) < 2 or abs(observation.frame_dt - codebook.dt) > 1e-6:
             return plan_request(observation)
         tokens, _ = codebook.nearest(past_deltas(observation))
         return plan_request(observation, [codebook.token_names[i] for i in tokens])
+
+    def _spoken(self, text: str) -> str:
+        """`text` without the model's control words: a passenger's sentence can open no turn, hold no image and be no answer."""
+        words = sorted(self.processor.tokenizer.get_added_vocab(), key=len, reverse=True)
+        while any(word in text for word in words):  # what is left over may close up to another one
+            for word in words:
+                text = text.replace(word, " ")
+        return text
 
     def collate(self, prompts: Sequence[EncodedPrompt], images: bool = True) -> dict[str, torch.Tensor]:
         """Model inputs of B prompts, left-padded: input_ids, attention_mask (B, L), image tensors and what the model family wants.

@@ -15,14 +15,20 @@ from drive.planners.vla.policy import VlaPolicy
 MODES = ("fast", "slow", "adaptive")
 
 
+def check_settings(mode: str, temperature: float) -> None:
+    """Raises ConfigError that tells all that is wrong with a planner's settings."""
+    faults = [] if mode in MODES else [f"planner.mode={mode} is none of {', '.join(MODES)}"]
+    if not temperature >= 0.0:
+        faults.append(f"planner.temperature={temperature}: give 0 (greedy) or more")
+    if faults:
+        raise ConfigError("; ".join(faults))
+
+
 class VlaPlanner:
     """Plans with a VlaPolicy; greedy unless a temperature is given. Latency is the batch's wall clock over its size."""
 
     def __init__(self, policy: VlaPolicy, mode: str = "adaptive", temperature: float = 0.0, seed: int = 0) -> None:
-        if mode not in MODES:
-            raise ConfigError(f"planner.mode={mode} is none of {', '.join(MODES)}")
-        if temperature < 0.0:
-            raise ConfigError(f"planner.temperature={temperature}: give 0 (greedy) or more")
+        check_settings(mode, temperature)
         self.policy, self.mode, self.temperature, self.seed = policy, mode, temperature, seed
         self.name = "vla" if mode == "adaptive" else f"vla_{mode}"
         self._calls = 0
