@@ -160,7 +160,6 @@ def test_generation_goes_on_where_it_stopped(folder, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.slow
 def test_workers_do_not_change_the_set(folder, tmp_path):
     generate(tmp_path, CONFIG, 30, RouteFollower, workers=2, progress=False)
     assert contents(tmp_path) == contents(folder)

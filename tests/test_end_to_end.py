@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from scenarionet_logs import record, write
 
+import drive.planners
 from drive.cli import main
 from drive.core.runs import RunFolder
 from drive.planners.vla.checkpoint import load_policy
@@ -155,7 +158,61 @@ def test_a_run_can_be_moved(sft, place, data, capsys):
     assert len(stored["results"][0]["rows"]) == 6
 
 
-@pytest.mark.parametrize("planner", ["constant_velocity", "idm", "expert"])
+def test_the_demo_compares_five_planners_and_films_one(place):
+    few = ["dataset.train_scenes=48", "dataset.val_scenes=6", "dataset.test_scenes=6", "dataset.workers=2", f"dataset.root={place}/demo-data"]
+    out = place / "demo"
+    assert main(["demo", *few, f"out={out}", "sft_steps=2", "grpo_steps=1", "video_seconds=1", "batch=4"]) == 0
+    stored = json.loads((out / "results" / "results.json").read_text())["results"]
+    assert [r["planner"] for r in stored] == ["constant_velocity", "constant_acceleration", "vla after SFT", "vla after GRPO", "expert"]
+    assert all(r["summary"]["coverage"] == 1.0 and r["summary"]["scenes"] == 6 for r in stored)
+    assert (out / "drive.mp4").stat().st_size > 10_000
+    report = RunFolder.newest(out / "runs", "grpo").path / "report.html"
+    assert report.read_text().count("data:image/jpeg") == 6  # three best and three worst plans
+
+
+def test_real_logs_go_through_the_same_commands(place, capsys, monkeypatch):
+    root = place / "logs"
+    for log in ("scene-0061", "scene-0103"):  # one to train on, one to test
+        (root / log).mkdir(parents=True)
+        write(root / log / f"{log}.pkl", record(log))
+    data = ["dataset=scenarionet", f"dataset.root={root}"]
+    assert main(["tokenizer", "fit", *data, "tokenizer.k=64", f"out={place}/log-codebook"]) == 0
+    assert main(["tokenizer", "report", *data, f"out={place}/log-codebook", "report_split=test"]) == 0
+    quick = [*QUICK, f"out={place}/log-runs", *data]
+    assert main(["train", "stage=sft", "stage.steps=2", "stage.batch=4", f"tokenizer.codebook={place}/log-codebook", *quick]) == 0
+    sft = RunFolder.newest(place / "log-runs", "sft")
+    assert main(["train", "stage=grpo", "stage.steps=2", "stage.scenes=2", "stage.group=3", *quick]) == 0
+    grpo = RunFolder.newest(place / "log-runs", "grpo")
+    assert grpo.config["checkpoint"] == str(sft.path) and f"checkpoint={sft.path}" in (grpo.path / "command.txt").read_text()
+    assert main(["eval", "planner=vla", f"checkpoint={grpo.path}", *data, f"out={grpo.path}"]) == 0
+    assert main(["eval", "planner=constant_acceleration", *data, f"out={grpo.path}"]) == 0
+    assert main(["report", str(grpo.path)]) == 0
+    report = (grpo.path / "report.html").read_text()
+    assert "constant_acceleration" in report and ">vla<" in report and "scenarionet test" in report and "data:image/jpeg" in report
+    assert main(["export", str(grpo.path), str(place / "log-model")]) == 0
+    card = (place / "log-model" / "README.md").read_text()
+    assert "real driving logs" in card and "embedded world" not in card and "| vla: pdms_v1_1" in card
+    capsys.readouterr()
+    monkeypatch.chdir(place)  # an SFT run on logs is no start for GRPO on the embedded world
+    settings = ["train", "stage=grpo", f"out={place}/log-runs", "stage.steps=1", "stage.scenes=2", "stage.group=2", *QUICK]
+    few = [f"dataset.root={place}/data", "dataset.train_scenes=24", "dataset.val_scenes=6", "dataset.test_scenes=6", "dataset.workers=1"]
+    assert main([*settings, *few]) == 0
+    assert "starting from the shipped tiny-drive" in capsys.readouterr().out
+
+
+def test_a_planner_of_ones_own_is_named_by_its_module(data, tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (Path(drive.planners.__path__[0]) / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "my_planner_of_a_test.py").write_text(example + "\n\nclass NoPlanner:\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", "planner=custom", "planner.target=my_planner_of_a_test:Creep", *data]) == 0
+    assert "creep" in capsys.readouterr().out
+    for target, words in (("my_planner_of_a_test:NoPlanner", "is no planner"), ("my_planner_of_a_test:Absent", "Absent"), ("nowhere:X", "nowhere"), ("x", "module:Class")):
+        assert main(["eval", "planner=custom", f"planner.target={target}", *data]) == 2
+        shown = capsys.readouterr().err
+        assert words in shown and "Traceback" not in shown
+
+
+@pytest.mark.parametrize("planner", ["constant_velocity", "constant_acceleration", "idm", "expert"])
 def test_eval_of_the_planners_without_weights(planner, data, capsys):
     assert main(["eval", f"planner={planner}", *data]) == 0
     assert "pdms_v1_1" in capsys.readouterr().out
@@ -214,6 +271,9 @@ def test_partial_coverage_is_marked_counted_and_fails(place, data, monkeypatch, 
         (["train", "stage=sft", "stage.batch=0", "model.dtype=bf16"], "dtype=bf16"),
         (["train", "stage=sft", "stage.batch=0", "model.dtype=bf16"], "batch=0"),
         (["train", "stage=grpo", "reward.fee_per_token=-5", "reward.score_weight=0"], "score_weight=0.0 must be above 0; fee_per_token=-5.0"),
+        (["train", "stage=sft", "stage.optim.lr=1"], "did you mean stage.optim.learning_rate"),
+        (["eval", "planner=expert", "checkpoint=nowhere"], "planner=vla alone"),
+        (["eval", "planner=vla", f"checkpoint={WEIGHTS}/tiny-base"], "model.weights="),
         (["eval", "planner=vla", "checkpoint=nowhere", "planner.mode=quick"], "planner.mode=quick is none of"),
     ],
 )
