@@ -82,7 +82,7 @@ def make_planner(config: dict[str, Any]):
 
     check_settings(config["planner"]["mode"], config["planner"]["temperature"])  # before anything is loaded
     device = use_device(config)
-    policy = load_policy(checkpoint_folder(config["checkpoint"] or SHIPPED))
+    policy = load_policy(checkpoint_folder(SHIPPED if config["checkpoint"] is None else config["checkpoint"]))
     policy.model.to(device)
     return VlaPlanner(policy, config["planner"]["mode"], config["planner"]["temperature"], config["seed"])
 

@@ -1,8 +1,7 @@
 """The reward of GRPO: pdms_v1_1 minus a fee on thinking, counted in tokens (AutoVLA, section 3.4, with characters made tokens).
 
 AutoVLA's fee is a sigmoid of the reasoning's characters and costs almost the whole fee for reasoning of ordinary length, so it
-teaches not to think at all. Here every reasoning token costs the same: shorter reasoning is cheaper than longer, and thinking
-pays wherever it earns more score than it costs.
+teaches not to think at all. Here every reasoning token costs the same, so that shorter reasoning is cheaper than longer.
 """
 
 from __future__ import annotations
