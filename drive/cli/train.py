@@ -8,7 +8,7 @@
 
 Where a stage starts, with checkpoint=null: pretrain from fresh weights; sft from model.weights (the shipped tiny-base for
 model=tiny) with a codebook fitted on the training split; grpo from the newest finished SFT run on the same dataset under out=, or else from the shipped
-tiny-drive. A killed run goes on with `drive resume RUN`.
+tiny-drive. A killed run goes on with `drive resume RUN`. Of the checkpoints the newest two stay.
 """
 
 from __future__ import annotations

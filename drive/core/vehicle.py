@@ -18,7 +18,6 @@ from drive.core.types import EgoState
 
 Array = NDArray[np.float64]
 STATE_SIZE = 11
-TRACK_DT = DT  # s between targets, and between simulated states
 
 
 @dataclass(frozen=True)
