@@ -37,7 +37,9 @@ def run(argv: list[str]) -> int:
     out = Path(config["out"])
     data = [f"dataset.{k}={v}" for k, v in config["dataset"].items() if k != "name"]
     sft = _train(["stage=sft", f"stage.steps={config['sft_steps']}", f"stage.validate_every={config['sft_steps']}"], config, data)
-    grpo = _train(["stage=grpo", f"checkpoint={sft.path}", f"stage.steps={config['grpo_steps']}", f"stage.validate_every={config['grpo_steps']}"], config, data)
+    steps, fee = config["grpo_steps"], config["fee_per_token"]
+    settings = ["stage=grpo", f"checkpoint={sft.path}", f"stage.steps={steps}", f"stage.validate_every={steps}", f"reward.fee_per_token={fee}"]
+    grpo = _train(settings, config, data)
     test = select(config["dataset"], "test")
     scenes, faults = readable(test.scenarios, len(test.scenarios))
     planners = [ConstantVelocity(), ConstantAcceleration(), VlaPlanner(_policy(sft)), VlaPlanner(_policy(grpo)), PdmExpert()]
