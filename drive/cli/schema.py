@@ -25,7 +25,7 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
         other, _, key = known.rpartition(".")
         if section == other and "".join(word[:1] for word in key.split("_")) == last:
             return known
-    return next(iter(difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)), None)
+    return next(iter(difflib.get_close_matches(name, valid, n=1, cutoff=0.6)), None)
 
 
 def suggestion(name: str, valid: Iterable[str]) -> str:
