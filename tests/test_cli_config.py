@@ -268,3 +268,8 @@ def test_doctor_runs(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["doctor"]) == 0
     assert {"drive", "python", "torch", "carla", "device"} <= {line.split()[0] for line in capsys.readouterr().out.splitlines()}
     assert cli.main(["doctor", "now"]) == 2
+
+
+def test_doctor_compiles_the_kernels(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["doctor", "compile"]) == 0
+    assert "numeric kernels compiled in" in capsys.readouterr().out
