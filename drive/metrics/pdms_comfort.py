@@ -21,7 +21,7 @@ YAW_WINDOW = 5  # samples; upstream accepts another window and ignores it
 
 
 @lru_cache(maxsize=32)
-def _filter(samples: int, window: int, order: int, derivative: int = 0) -> Array:
+def savgol_matrix(samples: int, window: int, order: int, derivative: int = 0) -> Array:
     """Matrix F (samples, samples): signal (..., samples) @ F is its Savitzky-Golay filter."""
     identity, window = np.eye(samples), min(window, samples)
     return np.asarray(savgol_filter(identity, window, order, deriv=derivative, delta=DT, axis=-1), np.float64)
@@ -30,8 +30,8 @@ def _filter(samples: int, window: int, order: int, derivative: int = 0) -> Array
 def comfort_signals(states: Array) -> Array:
     """The six filtered signals (N, 6, T), in the order of NAMES, of states (N, T, 11) at 0.1 s; SI units, rear axle."""
     samples = states.shape[1]
-    smooth, jerk_smooth = _filter(samples, samples, 2), _filter(samples, JERK_WINDOW, 2)
-    slope = _filter(samples, samples, 2, 1)
+    smooth, jerk_smooth = savgol_matrix(samples, samples, 2), savgol_matrix(samples, JERK_WINDOW, 2)
+    slope = savgol_matrix(samples, samples, 2, 1)
     longitudinal, lateral = states[..., 5], states[..., 6]
     heading = np.unwrap(states[..., 2], axis=-1)
 
@@ -43,8 +43,8 @@ def comfort_signals(states: Array) -> Array:
         lateral @ smooth,
         jerk(np.hypot(longitudinal, lateral)),
         jerk(longitudinal),
-        heading @ _filter(samples, YAW_WINDOW, 3, 2),
-        heading @ _filter(samples, YAW_WINDOW, 2, 1),
+        heading @ savgol_matrix(samples, YAW_WINDOW, 3, 2),
+        heading @ savgol_matrix(samples, YAW_WINDOW, 2, 1),
     ]
     return np.round(np.stack(signals, axis=1), DECIMALS)
 

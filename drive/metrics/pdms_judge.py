@@ -29,8 +29,8 @@ class Verdict(NamedTuple):
 
 
 @njit(cache=True)
-def along(line, x, y):
-    """Arc length of the point of polyline (N, 2+) nearest to (x, y); the first of equals, the ends held."""
+def project(line, x, y):
+    """(arc length, squared distance) of the point of polyline (N, 2+) nearest to (x, y); the first of equals, the ends held."""
     best, at, travelled = np.inf, 0.0, 0.0
     for i in range(line.shape[0] - 1):
         dx, dy = line[i + 1, 0] - line[i, 0], line[i + 1, 1] - line[i, 1]
@@ -42,7 +42,7 @@ def along(line, x, y):
         if gap < best:
             best, at = gap, travelled + t * length
         travelled += length
-    return at
+    return at, best
 
 
 @njit(cache=True, nogil=True)
@@ -58,7 +58,7 @@ def _direction_and_progress(states, flags, line, to_center):
             step[t] = np.hypot(x[t] - x[t - 1], y[t] - y[t - 1]) if flags[n, t, 2] else 0.0
         for t in range(n_steps):
             off_route[n] = max(off_route[n], step[max(0, t - DIRECTION_WINDOW) : t + 1].sum())
-        progress[n] = max(along(line, x[-1], y[-1]) - along(line, x[0], y[0]), 0.0)
+        progress[n] = max(project(line, x[-1], y[-1])[0] - project(line, x[0], y[0])[0], 0.0)
     return off_route, progress
 
 

@@ -1,0 +1,158 @@
+"""NAVSIM's extended PDM score, version 2.2 (`epdms_v2_2`), of plans in one scene, batched over scenes and proposals.
+
+    EPDMS = NC * DAC * DDC * TLC * (5 EP + 5 TTC + 2 LK + 2 HC + 2 EC) / 16
+
+EC compares the plans of two frames half a second apart; a frame without a predecessor leaves it out (/ 14). Source: NAVSIM v2.2
+(359c7f7), pdm_scorer.py and pdm_score.py, with its quirks. Log replay is the traffic; NAVSIM's reactive IDM vehicles, which its
+two-stage script runs, are not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive.core.errors import DataError
+from drive.core.vehicle import simulate, targets_from_plan
+from drive.metrics.epdms_comfort import history_comfort, interpolate_history
+from drive.metrics.epdms_judge import EpdmsVerdict, RedLight, judge_epdms, without_overlaps
+from drive.metrics.pdms import PROGRESS_THRESHOLD
+from drive.metrics.pdms_contacts import PackedAgents
+from drive.metrics.pdms_scene import HORIZON, PdmScene
+
+Array = NDArray[np.float64]
+MULTIPLIERS = ("nc", "dac", "ddc", "tlc")
+WEIGHTS = {"ep": 5.0, "ttc": 5.0, "lk": 2.0, "hc": 2.0, "ec": 2.0}
+FILTERED = (*MULTIPLIERS, "ttc", "lk")  # parts that a human's zero forgives; HC and EP of a human alone are always 1
+
+
+@dataclass(frozen=True, eq=False)
+class EpdmsScene:
+    """A PdmScene and what version 2.2 reads besides it."""
+
+    pdm: PdmScene
+    history: Array  # (H, 11) logged ego states over the last 1.5 s, the present last; see drive.core.vehicle
+    history_us: NDArray[np.int64]  # (H,) their clock
+    lights: tuple[RedLight, ...] = ()  # of the route's lane connectors
+
+    def __post_init__(self) -> None:
+        for light in self.lights:
+            if light.red.shape != (HORIZON + 1,) or light.ring.ndim != 2 or len(light.ring) < 3:
+                shapes = f"{light.ring.shape} and {light.red.shape}"
+                raise DataError(f"scene {self.pdm.id!r}: a light has a ring (V, 2) and red ({HORIZON + 1},), got {shapes}")
+
+    @cached_property
+    def past(self) -> Array:
+        """(P, 11) states before the present that history comfort joins to a plan."""
+        return interpolate_history(self.history, self.history_us)
+
+    @cached_property
+    def agents(self) -> PackedAgents:
+        """The agents without those that touch the ego at the present."""
+        return without_overlaps(self.pdm.agents, self.pdm.initial)
+
+    @cached_property
+    def reference(self) -> tuple[float, float]:
+        """(metres along the centreline, NC * DAC * DDC * TLC) of the scene's reference."""
+        verdict = judge_epdms(self.pdm.reference_states[None], self.pdm.areas, self.agents, self.pdm.centerline, self.lights)
+        return float(verdict.progress[0]), float(_product(verdict)[0])
+
+
+@dataclass(frozen=True)
+class EpdmsScores:
+    """Scores of the N proposals of one scene, each (N,)."""
+
+    nc: Array  # 0, 0.5 or 1
+    dac: Array  # 0 or 1
+    ddc: Array  # 0, 0.5 or 1
+    tlc: Array  # 0 or 1
+    ep: Array  # 0..1, normalised within its scoring set
+    ttc: Array  # 0 or 1
+    lk: Array  # 0 or 1
+    hc: Array  # 0 or 1
+    progress_raw: Array  # m along the centreline
+    states: Array  # (N, 41, 11) simulated, see drive.core.vehicle; two of them give EC
+    verdict: EpdmsVerdict
+    unfiltered: EpdmsScores | None = field(default=None, repr=False)  # what the score before the filter's fix is made of
+
+    @property
+    def product(self) -> Array:
+        """NC * DAC * DDC * TLC as reported."""
+        return _product(self)
+
+    def score(self, ec: Array | None = None) -> Array:
+        """(N,) EPDMS 0..1; without `ec` (N,) it is left out of the average, where it is NaN too."""
+        source = self.unfiltered or self
+        return combine({name: getattr(source, name) for name in (*MULTIPLIERS, "ep", "ttc", "lk", "hc")}, ec)
+
+
+def combine(parts: dict[str, Array], ec: Array | None = None) -> Array:
+    """EPDMS (N,) of its parts (N,), by the names of MULTIPLIERS and WEIGHTS; EC is left out where it is None or NaN."""
+    product = np.prod([parts[name] for name in MULTIPLIERS], axis=0)
+    total = sum(WEIGHTS[name] * parts[name] for name in ("ep", "ttc", "lk", "hc"))
+    weight = sum(WEIGHTS[name] for name in ("ep", "ttc", "lk", "hc"))
+    if ec is None:
+        return product * total / weight
+    known = ~np.isnan(ec)
+    return product * (total + np.where(known, WEIGHTS["ec"] * ec, 0.0)) / (weight + WEIGHTS["ec"] * known)
+
+
+def _product(scores: EpdmsScores | EpdmsVerdict) -> Array:
+    return scores.nc * scores.dac * scores.ddc * scores.tlc
+
+
+def _progress(raw: Array, product: Array, rival: float) -> Array:
+    """EP (N,): raw metres over the best of metres * product, the proposal's own or the `rival`'s; 1 for all in a set that hardly moves."""
+    best = np.maximum(raw * product, rival)
+    compared = best > PROGRESS_THRESHOLD
+    return np.where(compared, np.clip(raw / np.where(compared, best, 1.0), 0.0, 1.0), 1.0)
+
+
+def score_epdms(
+    scenes: Sequence[EpdmsScene], proposals: Sequence[Array], dt: float, against: Literal["reference", "group"] = "reference"
+) -> list[EpdmsScores]:
+    """EpdmsScores of every scene for its proposals (N, T, 3), ego frame, poses every `dt` s from `dt` on.
+
+    As drive.metrics.pdms.score_pdms: plans are read up to 4 s; progress is normalised against the scene's reference, each proposal
+    by itself, or within the group. Raises DataError for NaN, wrong shapes, or a missing reference, naming the scene.
+    """
+    if len(scenes) != len(proposals):
+        raise DataError(f"score_epdms takes one array of proposals per scene, got {len(scenes)} scenes and {len(proposals)} arrays")
+    if against not in ("reference", "group"):
+        raise DataError(f"score_epdms scores against 'reference' or 'group', got {against!r}")
+    results = []
+    for scene, poses in zip(scenes, proposals):
+        pdm = scene.pdm
+        try:
+            targets = targets_from_plan(poses, dt, pdm.initial[:3], HORIZON, pdm.time_us)
+        except DataError as error:
+            raise DataError(f"scene {pdm.id!r}: {error}") from error
+        states = simulate(np.broadcast_to(pdm.initial, (len(poses), len(pdm.initial))), targets)
+        verdict = judge_epdms(states, pdm.areas, scene.agents, pdm.centerline, scene.lights)
+        product = _product(verdict)
+        if against == "reference":
+            metres, gate = scene.reference
+            rival = metres * gate
+        else:
+            rival = float((verdict.progress * product).max(initial=0.0))
+        hc = history_comfort(scene.past, states).all(axis=1).astype(np.float64)
+        ep = _progress(verdict.progress, product, rival)
+        results.append(
+            EpdmsScores(verdict.nc, verdict.dac, verdict.ddc, verdict.tlc, ep, verdict.ttc, verdict.lk, hc, verdict.progress, states, verdict)
+        )
+    return results
+
+
+def human_filter(scores: EpdmsScores, human: EpdmsScores, fixed: bool = True) -> EpdmsScores:
+    """`scores` with each part 1 in which the logged human, scored alone in the same scene (N = 1), has exactly 0.
+
+    fixed: whether the score follows the filtered parts (NAVSIM since 359c7f7), or the parts are filtered in the table alone while
+    the score keeps the unfiltered ones, as published before. Print which.
+    """
+    forgiven = {name: np.ones_like(scores.nc) for name in FILTERED if getattr(human, name)[0] == 0.0}
+    return replace(scores, **forgiven, unfiltered=None if fixed else scores)
