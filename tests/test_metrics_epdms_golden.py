@@ -89,6 +89,7 @@ def test_extended_comfort_equals_navsim():
 def test_human_filter_equals_navsim(name):
     scene, proposals, dt, expected, human = load_v22(name)
     got = score_epdms([scene], [proposals], dt)[0]
+    assert human is not None
     alone = score_epdms([scene], [human[None]], 0.5, "group")[0]
     filtered, before = human_filter(got, alone), human_filter(got, alone, fixed=False)
     for key, part in {**NAMES, "ego_progress": "ep"}.items():

@@ -140,7 +140,7 @@ def score_epdms(
             rival = metres * gate
         else:
             rival = float((verdict.progress * product).max(initial=0.0))
-        hc = history_comfort(scene.past, states).all(axis=1).astype(np.float64)
+        hc = np.where(history_comfort(scene.past, states).all(axis=1), 1.0, 0.0)
         ep = _progress(verdict.progress, product, rival)
         results.append(
             EpdmsScores(verdict.nc, verdict.dac, verdict.ddc, verdict.tlc, ep, verdict.ttc, verdict.lk, hc, verdict.progress, states, verdict)

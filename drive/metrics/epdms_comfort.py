@@ -94,4 +94,4 @@ def extended_comfort(now: Array, previous: Array, gap_s: float) -> Array:
         raise DataError(f"extended comfort compares frames less than {MAX_FRAME_GAP} s apart, got {gap_s:g} s")
     steps = round(gap_s / DT)
     shared = now.shape[1] - steps
-    return (frame_differences(now[:, :shared], previous[:, steps:]) <= FRAME_LIMITS).all(axis=1).astype(np.float64)
+    return np.where((frame_differences(now[:, :shared], previous[:, steps:]) <= FRAME_LIMITS).all(axis=1), 1.0, 0.0)

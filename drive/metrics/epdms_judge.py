@@ -93,12 +93,11 @@ def without_overlaps(agents: PackedAgents, initial: Array, vehicle: VehicleParam
 def red_light_compliance(states: Array, lights: Sequence[RedLight], vehicle: VehicleParams = PACIFICA) -> Array:
     """TLC (N,): 0 where the ego box touches a connector of the route while it is red, even one that it was in before."""
     kept = np.ones(len(states))
-    boxes = None
-    for light in lights:
-        if not light.red.any():
-            continue
-        if boxes is None:
-            boxes = shapely.polygons(box_corners(states[..., :3], vehicle.length, vehicle.width, vehicle.rear_to_center))
+    ever_red = [light for light in lights if light.red.any()]
+    if not ever_red:
+        return kept
+    boxes = np.asarray(shapely.polygons(box_corners(states[..., :3], vehicle.length, vehicle.width, vehicle.rear_to_center)))
+    for light in ever_red:
         area = shapely.polygons(light.ring)
         shapely.prepare(area)
         kept[shapely.intersects(boxes[:, light.red], area).any(axis=1)] = 0.0

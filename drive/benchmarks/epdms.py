@@ -1,0 +1,158 @@
+"""Benchmark epdms_v2_2: how NAVSIM v2.2 puts scores of scenes together, in one stage (navtest) and in two (navhard).
+
+One stage: the mean over frames; EC of a frame compares it with the frame before it in the same log. Two stages: each group's logged
+frames are weighed with the mean score of the synthetic frames that start near where the plan ended. Source: NAVSIM v2.2,
+scene_aggregator.py, run_pdm_score.py, run_pdm_score_one_stage.py. A frame without a score counts 0 here and lowers the coverage;
+NAVSIM's own scripts yield no number then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive.datasets.navsim_splits import TwoStageGroup
+from drive.metrics.epdms import MULTIPLIERS, combine
+from drive.metrics.epdms_comfort import MAX_FRAME_GAP, extended_comfort
+
+Array = NDArray[np.float64]
+NAME = "epdms_v2_2"
+PARTS = (*MULTIPLIERS, "ep", "ttc", "lk", "hc", "ec")
+KERNEL_VARIANCE = 0.1  # m^2, of the weight of a follow-up by its distance from the plan's end
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a planner's plan of one frame got, and what the aggregation reads of it."""
+
+    token: str
+    log_id: str
+    time_s: float
+    parts: Mapping[str, float]  # nc, dac, ddc, tlc, ep, ttc, lk, hc that make the score, 0..1
+    states: Array  # (41, 11) simulated, world frame
+    end_world: Array  # (2,) last pose of the plan itself, not of the simulation
+
+
+@dataclass(frozen=True)
+class EpdmsResult:
+    """The score and its parts, 0..1; `ec` is NaN where no frame has a predecessor."""
+
+    score: float
+    parts: dict[str, float]  # unweighted means by the names of PARTS
+    values: Array  # (frames or groups,) what `score` is the mean of
+    scored: int  # of
+    expected: int
+    second_stage: dict[str, float] | None = None  # weighted parts of the synthetic frames
+
+    @property
+    def coverage(self) -> float:
+        """Share of the expected frames with a score."""
+        return self.scored / max(self.expected, 1)
+
+
+def score_frame(frame: Frame, ec: float = float("nan")) -> float:
+    """EPDMS of one frame, 0..1; EC is left out of the average where it is NaN."""
+    parts = {name: np.array([frame.parts[name]]) for name in PARTS if name != "ec"}
+    return float(combine(parts, np.array([ec]))[0])
+
+
+def predecessors(frames: Sequence[Frame]) -> dict[str, Frame]:
+    """The frame before each, by token, in the same log: the latest one less than 0.55 s earlier; frames without one are not in it."""
+    found = {}
+    for log in {frame.log_id for frame in frames}:
+        ordered = sorted((frame for frame in frames if frame.log_id == log), key=lambda frame: frame.time_s)
+        for before, frame in pairwise(ordered):
+            if 0.0 < frame.time_s - before.time_s < MAX_FRAME_GAP:
+                found[frame.token] = before
+    return found
+
+
+def pair_comfort(now: Frame, previous: Frame) -> float:
+    """EC of two plans of one log: 1, 0, or NaN where they are not 0 to 0.55 s apart."""
+    gap = now.time_s - previous.time_s
+    if not 0.0 < gap < MAX_FRAME_GAP:
+        return float("nan")
+    return float(extended_comfort(now.states[None], previous.states[None], gap)[0])
+
+
+def one_stage(frames: Sequence[Frame], expected: int | None = None) -> EpdmsResult:
+    """Mean over frames; those missing of `expected` count 0."""
+    expected = len(frames) if expected is None else expected
+    before = predecessors(frames)
+    comfort = [pair_comfort(frame, before[frame.token]) if frame.token in before else float("nan") for frame in frames]
+    values = np.array([score_frame(frame, ec) for frame, ec in zip(frames, comfort)] + [0.0] * (expected - len(frames)))
+    parts = {name: float(sum(frame.parts[name] for frame in frames)) / max(expected, 1) for name in PARTS if name != "ec"}
+    known = [ec for ec in comfort if not np.isnan(ec)]
+    parts["ec"] = float(np.mean(known)) if known else float("nan")
+    return EpdmsResult(float(values.mean()) if expected else 0.0, parts, values, len(frames), expected)
+
+
+def follow_up_weights(end_world: Array, starts_world: Array) -> Array:
+    """(F,) weights, sum 1, of follow-ups that start at `starts_world` (F, 2) for a plan that ends at `end_world` (2,).
+
+    Gaussian in the distance with a variance of 0.1 m^2; even where all are too far for any weight.
+    """
+    distance = ((np.asarray(starts_world, np.float64) - end_world) ** 2).sum(axis=1)
+    weights = np.exp(-distance / (2.0 * KERNEL_VARIANCE))
+    total = weights.sum()
+    return weights / total if total > 1e-12 else np.full(len(weights), 1.0 / len(weights))
+
+
+def two_stage(groups: Sequence[TwoStageGroup], frames: Mapping[str, Frame], starts_world: Mapping[str, Array]) -> EpdmsResult:
+    """Mean over groups of (s_now * sum w s2_now + s_previous * sum w s2_previous) / 2.
+
+    frames: by token, those with a plan; a missing one scores 0, and so does EC of its partner. starts_world: where the ego stands,
+    (2,), in each follow-up, planned or not. EC of a pair counts for both of its frames. `parts` are unweighted means over the first
+    stage's frames, `second_stage` the means of the weighted parts; their product is not the score.
+    """
+    values, first, second = [], [], []
+    expected = scored = 0
+    for group in groups:
+        pairs = [(group.now, group.previous), *group.follow_ups]
+        expected += 2 * len(pairs)
+        scored += sum(token in frames for pair in pairs for token in pair)
+        comfort = [_comfort(frames, pair) for pair in pairs]
+        halves = []
+        for side in (0, 1):
+            rows = np.array([_columns(frames, pair[side], ec) for pair, ec in zip(pairs, comfort)])  # (1 + F, parts and score)
+            weights = _weights(frames, starts_world, group, side)
+            followed = weights @ rows[1:]
+            halves.append(rows[0, -1] * followed[-1])
+            first.append(rows[0, :-1])
+            second.append(followed[:-1])
+        values.append(float(np.mean(halves)))
+    return EpdmsResult(
+        score=float(np.mean(values)) if values else 0.0,
+        parts=dict(zip(PARTS, np.mean(first, axis=0).tolist())) if first else {},
+        values=np.array(values),
+        scored=scored,
+        expected=expected,
+        second_stage=dict(zip(PARTS, np.mean(second, axis=0).tolist())) if second else {},
+    )
+
+
+def _comfort(frames: Mapping[str, Frame], pair: tuple[str, str]) -> float:
+    """EC of a pair of tokens, 0 where one of them has no plan."""
+    now, previous = (frames.get(token) for token in pair)
+    return 0.0 if now is None or previous is None else pair_comfort(now, previous)
+
+
+def _columns(frames: Mapping[str, Frame], token: str, ec: float) -> Array:
+    """(10,) the parts in the order of PARTS, then the score; zeros for a frame without a plan."""
+    frame = frames.get(token)
+    if frame is None:
+        return np.zeros(len(PARTS) + 1)
+    known = {**frame.parts, "ec": ec}
+    return np.array([*(known[name] for name in PARTS), score_frame(frame, ec)])
+
+
+def _weights(frames: Mapping[str, Frame], starts_world: Mapping[str, Array], group: TwoStageGroup, side: int) -> Array:
+    """(F,) weights of the group's follow-ups on one side (0 now, 1 previous); even where the first stage has no plan (and scores 0)."""
+    first = frames.get((group.now, group.previous)[side])
+    if first is None:
+        return np.full(len(group.follow_ups), 1.0 / len(group.follow_ups))
+    return follow_up_weights(first.end_world, np.array([starts_world[pair[side]] for pair in group.follow_ups]))

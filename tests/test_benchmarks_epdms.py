@@ -1,0 +1,148 @@
+"""How EPDMS v2.2 puts frames together: hand-made frames, NAVSIM's split files, and a published planner's 12,143 rows."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drive.benchmarks.epdms import Frame, follow_up_weights, one_stage, predecessors, score_frame, two_stage
+from drive.core.errors import DataError
+from drive.datasets.navsim_splits import TwoStageGroup, read_scene_filter, read_two_stage_groups
+from drive.metrics.epdms import combine
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
+PUBLISHED = REAL / "WZiang__navsim-score-basis-audit/score_files/matched_scope/per_token/two_sided__diffusion_drive.csv"
+SPLITS = REAL / "autonomousvision__navsim/navsim/planning/script/config/common/train_test_split"
+PERFECT = dict.fromkeys(("nc", "dac", "ddc", "tlc", "ep", "ttc", "lk", "hc"), 1.0)
+
+
+def frame(token, log="log", time=0.0, end=(0.0, 0.0), jolt=0.0, **parts):
+    """A frame that drives on at a steady speed, or brakes by `jolt` m/s^2."""
+    states = np.zeros((41, 11))
+    states[:, 5] = jolt
+    return Frame(token, log, time, {**PERFECT, **parts}, states, np.array(end))
+
+
+def test_weights_of_the_score():
+    assert score_frame(frame("a", ttc=0.0)) == pytest.approx(9 / 14)
+    assert score_frame(frame("a", ttc=0.0), ec=1.0) == pytest.approx(11 / 16)
+    assert score_frame(frame("a", ep=0.5, lk=0.0), ec=0.0) == pytest.approx((2.5 + 5 + 2) / 16)
+    assert score_frame(frame("a", tlc=0.0), ec=1.0) == 0.0
+    assert score_frame(frame("a", nc=0.5, ddc=0.5), ec=1.0) == 0.25
+
+
+def test_a_frame_follows_the_one_half_a_second_before_it_in_its_log():
+    frames = [frame("c", time=1.0), frame("a", time=0.0), frame("b", time=0.5), frame("far", time=1.56), frame("x", "other", 0.4)]
+    assert {token: before.token for token, before in predecessors(frames).items()} == {"b": "a", "c": "b"}
+
+
+def test_one_stage_leaves_comfort_out_where_there_is_no_frame_before_and_counts_missing_frames_zero():
+    frames = [frame("a"), frame("b", time=0.5), frame("c", time=1.0, jolt=-2.0)]
+    result = one_stage(frames, expected=4)
+    np.testing.assert_allclose(result.values, [1.0, 1.0, 14 / 16, 0.0])
+    assert result.score == pytest.approx((2 + 14 / 16) / 4)
+    assert result.parts["ec"] == 0.5  # of the two frames that have one
+    assert (result.scored, result.expected, result.coverage) == (3, 4, 0.75)
+
+
+def test_follow_ups_near_the_end_of_the_plan_weigh_more():
+    sigma = math.sqrt(0.1)
+    weights = follow_up_weights(np.zeros(2), np.array([[0.0, 0.0], [sigma, 0.0]]))
+    np.testing.assert_allclose(weights, np.array([1.0, math.exp(-0.5)]) / (1.0 + math.exp(-0.5)))
+    np.testing.assert_allclose(follow_up_weights(np.zeros(2), np.array([[90.0, 0.0], [0.0, 80.0], [70.0, 0.0]])), 1 / 3)
+
+
+def groups_and_frames():
+    group = TwoStageGroup("now", "prev", (("n1", "p1"), ("n2", "p2")))
+    frames = [frame("now", time=0.5, end=(10.0, 0.0)), frame("prev", end=(0.0, 0.0)), frame("n1", "s1", 0.5, ttc=0.0), frame("p1", "s1")]
+    frames += [frame("n2", "s2", 0.5), frame("p2", "s2", nc=0.0)]
+    starts = {"n1": [10.0, 0.0], "n2": [90.0, 0.0], "p1": [50.0, 0.0], "p2": [60.0, 0.0]}
+    return group, {f.token: f for f in frames}, {token: np.array(place) for token, place in starts.items()}
+
+
+def test_two_stages_multiply_within_a_group():
+    group, frames, starts = groups_and_frames()
+    result = two_stage([group], frames, starts)
+    # now: n1 starts where the plan ends and takes all the weight; previous: both are far off and weigh alike
+    assert result.score == pytest.approx((1.0 * 11 / 16 + 1.0 * (1.0 + 0.0) / 2) / 2)
+    assert result.second_stage is not None
+    assert result.second_stage["ttc"] == pytest.approx((0.0 + 1.0) / 2)
+    assert result.second_stage["nc"] == pytest.approx((1.0 + 0.5) / 2)
+    assert result.parts == dict.fromkeys(result.parts, 1.0)
+    assert result.coverage == 1.0
+
+
+def test_two_stages_count_a_missing_frame_zero():
+    group, frames, starts = groups_and_frames()
+    del frames["n1"]
+    result = two_stage([group], frames, starts)
+    # n1 keeps its weight and scores 0; its partner p1 loses its comfort
+    assert result.score == pytest.approx((0.0 + (14 / 16 + 0.0) / 2) / 2)
+    assert (result.scored, result.expected) == (5, 6)
+    del frames["now"]
+    assert two_stage([group], frames, starts).score == pytest.approx(14 / 16 * (14 / 16 / 2) / 2)
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the published scores are not at hand")
+def test_published_rows_combine_exactly():
+    with open(PUBLISHED, newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {
+        "nc": "no_at_fault_collisions",
+        "dac": "drivable_area_compliance",
+        "ddc": "driving_direction_compliance",
+        "tlc": "traffic_light_compliance",
+        "ep": "ego_progress",
+        "ttc": "time_to_collision_within_bound",
+        "lk": "lane_keeping",
+        "hc": "history_comfort",
+    }
+    parts = {name: np.array([float(row[column]) for row in rows]) for name, column in columns.items()}
+    published = np.array([float(row["score"]) for row in rows])
+    assert len(rows) == 12143
+    np.testing.assert_allclose(combine(parts), published, rtol=0, atol=1e-12)
+    assert 100 * combine(parts).mean() == pytest.approx(85.2834, abs=5e-5)
+
+
+@pytest.mark.skipif(not SPLITS.exists(), reason="NAVSIM's split files are not at hand")
+def test_navsim_split_files():
+    navtest = read_scene_filter(SPLITS / "scene_filter" / "navtest.yaml")
+    assert (len(navtest.tokens), len(navtest.log_names)) == (12146, 136)
+    assert (navtest.num_history_frames, navtest.num_future_frames, navtest.has_route) == (4, 10, True)
+    navhard = read_scene_filter(SPLITS / "scene_filter" / "navhard_two_stage.yaml")
+    assert (len(navhard.tokens), len(navhard.synthetic_tokens)) == (450, 5462)
+    groups = read_two_stage_groups(SPLITS / "navhard_two_stage.yaml")
+    assert len(groups) == 225
+    assert sum(len(group.follow_ups) for group in groups) == 2731
+    assert {t for g in groups for t in (g.now, g.previous)} == set(navhard.tokens)
+    assert {t for g in groups for pair in g.follow_ups for t in pair} == set(navhard.synthetic_tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[1, 2]", "no mapping"),
+        ("tokens: [", "cannot be read as YAML"),
+        ("num_history_frames: 4\nnum_future_frames: 8\nhas_route: true\nlog_names: [a]\n", "'tokens'"),
+        ("num_history_frames: 4\nnum_future_frames: 8\nhas_route: true\nlog_names: [a]\ntokens: ['x', 'x']\n", "twice"),
+        ("num_history_frames: 4\nnum_future_frames: 8\nhas_route: true\nlog_names: [a]\ntokens: [12345]\n", "unquoted"),
+    ],
+)
+def test_a_bad_split_file_is_told_by_name(tmp_path, text, told):
+    path = tmp_path / "mini.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=told) as error:
+        read_scene_filter(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_malformed_group_is_told_by_number(tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text("reactive_all_mapping:\n- ['a', 'b', [['c', 'd']]]\n- ['a', 'b', [['c']]]\n")
+    with pytest.raises(DataError, match="group 1"):
+        read_two_stage_groups(path)
+    path.write_text("data_split: test\n")
+    with pytest.raises(DataError, match="no two-stage split"):
+        read_two_stage_groups(path)
