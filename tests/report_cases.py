@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from drive.benchmarks.pdms import PARTS, PdmsResult, SceneRow
+from drive.benchmarks.pdms import PARTS
+from drive.benchmarks.results import Result, SceneRow
 from drive.core.types import PlanStatus
 
 PLAN = np.column_stack([np.arange(1.0, 11.0), np.zeros(10), np.zeros(10)])
@@ -26,8 +27,8 @@ def row(index: int, score: float = 1.0, status: PlanStatus = PlanStatus.OK, kind
     return SceneRow(**{**values, **changes})
 
 
-def partial_result() -> PdmsResult:
+def partial_result() -> Result:
     """Four scenes: scored 1.0 and 0.5, one undecodable, one not read. Mean 37.5, coverage 50 %."""
     thought = row(1, 0.5, mode="slow", tokens=30, reasoning="car ahead")
     rows = [row(0, 1.0), thought, row(2, 0.0, PlanStatus.UNDECODABLE, mode="fast", tokens=12)]
-    return PdmsResult("vla", rows, 4, ["log-3: truncated"])
+    return Result("vla", rows, 4, ["log-3: truncated"])

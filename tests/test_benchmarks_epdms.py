@@ -2,15 +2,20 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_scenes import toy_scenario
 
-from drive.benchmarks.epdms import Frame, follow_up_weights, one_stage, predecessors, score_frame, two_stage
+from drive.benchmarks.epdms import Epdms, Frame, follow_up_weights, one_stage, predecessors, score_frame, two_stage
+from drive.benchmarks.evaluate import evaluate
 from drive.core.errors import DataError
 from drive.datasets.navsim_splits import TwoStageGroup, read_scene_filter, read_two_stage_groups
-from drive.metrics.epdms import combine
+from drive.metrics.epdms import EpdmsScene, combine, human_filter, score_epdms
+from drive.planners.constant_velocity import ConstantVelocity
+from drive.report.tables import read_results, table_cells, text_table, write_results
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
 PUBLISHED = REAL / "WZiang__navsim-score-basis-audit/score_files/matched_scope/per_token/two_sided__diffusion_drive.csv"
@@ -146,3 +151,46 @@ def test_a_malformed_group_is_told_by_number(tmp_path):
     path.write_text("data_split: test\n")
     with pytest.raises(DataError, match="no two-stage split"):
         read_two_stage_groups(path)
+
+
+def test_the_benchmark_scores_scenes_and_pairs_frames_of_a_log():
+    scenes = [toy_scenario(i) for i in range(3)]
+    scenes = [replace(s, log_id="log", time_s=0.5 * i) for i, s in enumerate(scenes)]
+    result = evaluate(Epdms(), scenes, ConstantVelocity(), batch=2)
+    assert result.coverage == 1.0
+    first, *later = result.rows
+    assert math.isnan(first.parts["ec"]) and all(row.parts["ec"] in (0.0, 1.0) for row in later)
+    for row in result.rows:
+        parts = {name: np.array([value]) for name, value in row.parts.items()}
+        assert row.score == pytest.approx(combine(parts, parts["ec"])[0])
+    assert result.mean("ec") == pytest.approx(np.mean([row.parts["ec"] for row in later]))
+    apart = evaluate(Epdms(), [replace(s, time_s=5.0 * i) for i, s in enumerate(scenes)], ConstantVelocity())
+    assert all(math.isnan(row.parts["ec"]) for row in apart.rows) and math.isnan(apart.mean("ec"))
+    assert "-" in table_cells([apart], Epdms.style)[0]
+
+
+def test_the_filter_forgives_what_the_logged_drive_does_too():
+    scene = toy_scenario(0)
+    lost = replace(scene, route_lane_ids=())  # off the route whatever is driven, and so was the log
+    strict = score_epdms([EpdmsScene.from_scenario(lost)], [scene.logged_future(8).poses[None]], 0.5)[0]
+    assert strict.ddc[0] == 0.0 and strict.score()[0] == 0.0
+    assert human_filter(strict, strict).score()[0] > 0.5
+    before = human_filter(strict, strict, fixed=False)
+    assert before.ddc[0] == 1.0 and before.score()[0] == 0.0  # the table's columns alone, as published before the fix
+    assert evaluate(Epdms(), [lost], ConstantVelocity()).rows[0].parts["ddc"] == 1.0
+
+
+def test_a_scene_without_a_past_cannot_be_scored(capsys):
+    scene = toy_scenario(0)
+    result = evaluate(Epdms(), [replace(scene, present=0, frame_steps=(0,))], ConstantVelocity())
+    assert result.coverage == 0.0 and result.mean() == 0.0
+    assert "no past" in capsys.readouterr().err
+
+
+def test_results_of_a_benchmark_round_trip_with_parts_that_do_not_apply(tmp_path):
+    result = evaluate(Epdms(), [toy_scenario(0)], ConstantVelocity())
+    write_results(tmp_path, [result], {}, "digest", Epdms.style)
+    stored = read_results(tmp_path)
+    assert stored.style is Epdms.style and math.isnan(stored.results[0].rows[0].parts["ec"])
+    assert "NaN" not in (tmp_path / "results.json").read_text()
+    assert text_table(stored.results, "x", stored.style) == text_table([result], "x", Epdms.style)

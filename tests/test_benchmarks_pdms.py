@@ -5,7 +5,8 @@ import pytest
 from report_cases import row
 from toy_scenes import toy_scenario
 
-from drive.benchmarks.pdms import PdmsResult, evaluate_pdms
+from drive.benchmarks.pdms import evaluate_pdms
+from drive.benchmarks.results import Result
 from drive.benchmarks.statistics import bootstrap_interval, paired_interval
 from drive.core.geometry import compose
 from drive.core.types import Frame, Plan, PlanStatus, Trajectory
@@ -124,9 +125,9 @@ def test_pairing_takes_the_spread_of_the_scenes_away():
 
 def test_scenes_of_one_log_are_resampled_together():
     rows = [row(i, float(i >= 20), log_id=f"log-{i // 10}") for i in range(40)]
-    result = PdmsResult("p", rows, 40)
+    result = Result("p", rows, 40)
     low, high = result.interval()
     assert result.logs == 4 and low == 0.0 and high == 1.0  # four logs, two of them all 0: 1/16 of the draws miss each side
-    alone = PdmsResult("p", [row(i, float(i >= 20)) for i in range(40)], 40)
+    alone = Result("p", [row(i, float(i >= 20)) for i in range(40)], 40)
     assert alone.interval()[0] > 0.3
-    assert PdmsResult("p", rows, 42).logs == 6  # unread scenes are their own
+    assert Result("p", rows, 42).logs == 6  # unread scenes are their own

@@ -6,7 +6,7 @@ import pytest
 from report_cases import partial_result, row
 from toy_scenes import toy_scenario
 
-from drive.benchmarks.pdms import PdmsResult
+from drive.benchmarks.results import Result
 from drive.core.errors import ConfigError, DataError
 from drive.core.runs import RunFolder
 from drive.core.types import PlanStatus
@@ -56,7 +56,7 @@ def run(tmp_path):
 def result_of(scenarios):
     rows = [row(i, i / 10, scenario_id=s.id, kind=s.kind, reasoning=EVIL, mode="slow") for i, s in enumerate(scenarios)]
     rows[0] = row(0, 0.0, PlanStatus.UNDECODABLE, kind=EVIL)
-    return PdmsResult("vla", rows, len(rows))
+    return Result("vla", rows, len(rows))
 
 
 def check_alone(text):

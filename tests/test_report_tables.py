@@ -5,14 +5,17 @@ import pytest
 from report_cases import partial_result, row
 
 import drive
-from drive.benchmarks.pdms import PdmsResult
+from drive.benchmarks.pdms import STYLE
+from drive.benchmarks.results import Result
 from drive.core.errors import DataError
 from drive.core.types import PlanStatus
-from drive.report.tables import COLUMNS, coverage_text, markdown_table, pdms_table, read_results, table_cells, write_results
+from drive.report.tables import columns, coverage_text, markdown_table, read_results, table_cells, text_table, write_results
+
+COLUMNS = columns(STYLE)
 
 
 def full_result(name="expert", count=3):
-    return PdmsResult(name, [row(i) for i in range(count)], count)
+    return Result(name, [row(i) for i in range(count)], count)
 
 
 def cells(result):
@@ -36,20 +39,20 @@ def test_failed_and_unread_scenes_count_zero():
 
 
 def test_interval_brackets_the_mean():
-    text = cells(PdmsResult("p", [row(i, float(i % 2)) for i in range(40)], 40))["pdms_v1_1 [95 %]"]
+    text = cells(Result("p", [row(i, float(i % 2)) for i in range(40)], 40))["pdms_v1_1 [95 %]"]
     low, high = (float(part) for part in text.split("[")[1].rstrip("]").split(","))
     assert 30.0 < low < 50.0 < high < 70.0  # 50 +- 1.96 * 50 / sqrt(40) = 34.5, 65.5
 
 
 def test_coverage_is_never_rounded_up_to_full():
-    nearly = PdmsResult("p", [row(i) for i in range(9999)], 10000)
+    nearly = Result("p", [row(i) for i in range(9999)], 10000)
     assert coverage_text(nearly) == "PARTIAL 99.9 %"
     assert coverage_text(full_result()) == "100 %"
-    assert coverage_text(PdmsResult("p", [], 0)) == "PARTIAL 0.0 %"
+    assert coverage_text(Result("p", [], 0)) == "PARTIAL 0.0 %"
 
 
 def test_text_table_is_aligned_and_names_the_benchmark():
-    lines = pdms_table([full_result(), partial_result()], "toy test").splitlines()
+    lines = text_table([full_result(), partial_result()], "toy test").splitlines()
     assert lines[0] == f"pdms_v1_1 (0-100, mean over scenes, intervals over logs), drive {drive.__version__}: toy test"
     head, rule, first, second = lines[2:6]
     assert len({len(line) for line in (head, rule, first, second)}) == 1
@@ -78,7 +81,7 @@ def test_results_round_trip(tmp_path):
         assert found.poses_ego is None or wanted.poses_ego is None or np.array_equal(found.poses_ego, wanted.poses_ego)
         assert {**vars(found), "poses_ego": 0} == {**vars(wanted), "poses_ego": 0}
     assert second.rows[2].status is PlanStatus.UNDECODABLE
-    assert pdms_table(stored.results, "x") == pdms_table([full_result(), partial_result()], "x")
+    assert text_table(stored.results, "x") == text_table([full_result(), partial_result()], "x")
     assert "embedded test data digest" in (tmp_path / "table.md").read_text()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["results.json", "table.md"]
 

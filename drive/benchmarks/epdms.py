@@ -9,20 +9,57 @@ NAVSIM's own scripts yield no number then.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drive.benchmarks.evaluate import Scored
+from drive.benchmarks.results import SceneRow, Style
+from drive.core.types import PLAN_DT, Scenario, Trajectory
 from drive.datasets.navsim_splits import TwoStageGroup
-from drive.metrics.epdms import MULTIPLIERS, combine
+from drive.metrics.epdms import MULTIPLIERS, EpdmsScene, combine, human_filter, score_epdms
 from drive.metrics.epdms_comfort import MAX_FRAME_GAP, extended_comfort
 
 Array = NDArray[np.float64]
-NAME = "epdms_v2_2"
 PARTS = (*MULTIPLIERS, "ep", "ttc", "lk", "hc", "ec")
+SHOWN = tuple(name for name in PARTS if name != "tlc")  # no dataset here holds traffic lights yet
+STYLE = Style("epdms_v2_2", PARTS, SHOWN, note="one stage, log replay, human filter after its fix, TLC not judged: no traffic lights in the data")
+HUMAN_STEPS = 8  # of 0.5 s: the logged drive that the filter forgives
 KERNEL_VARIANCE = 0.1  # m^2, of the weight of a follow-up by its distance from the plan's end
+
+
+class Epdms:
+    """The one-stage benchmark, over scenarios of any dataset.
+
+    The scenarios hold no traffic lights, so that TLC is always 1; the table's heading tells. The logged drive is the filter's human.
+    """
+
+    style = STYLE
+
+    def score(self, scenario: Scenario, trajectory: Trajectory, index: int) -> Scored:
+        """EPDMS without EC, which `finish` adds. Raises DataError on a plan that cannot be simulated, or a scene without a past."""
+        scene = EpdmsScene.from_scenario(scenario)
+        found = score_epdms([scene], [trajectory.poses[None]], trajectory.dt)[0]
+        human = score_epdms([scene], [scenario.logged_future(HUMAN_STEPS, PLAN_DT).poses[None]], PLAN_DT, "group")[0]
+        filtered = human_filter(found, human)
+        parts = {name: float(getattr(filtered, name)[0]) for name in PARTS if name != "ec"}
+        frame = Frame(scenario.id, scenario.log_id, scenario.time_s, parts, found.states[0], np.zeros(2))
+        return Scored(float(filtered.score()[0]), {**parts, "ec": float("nan")}, frame)
+
+    def finish(self, rows: list[SceneRow], scored: Sequence[Scored | None]) -> list[SceneRow]:
+        """Rows with EC, and the score with it, where the frame half a second before is in the set and has a plan."""
+        frames = [item.detail for item in scored if item is not None]
+        before = predecessors(frames)
+        done = []
+        for row, item in zip(rows, scored):
+            if item is None or item.detail.token not in before:
+                done.append(row)
+                continue
+            ec = pair_comfort(item.detail, before[item.detail.token])
+            done.append(replace(row, score=score_frame(item.detail, ec), parts={**row.parts, "ec": ec}))
+        return done
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def run(argv: list[str]) -> int:
     from drive.planners.pdm import PdmExpert
     from drive.planners.vla.planner import VlaPlanner
     from drive.report.html import write_report
-    from drive.report.tables import pdms_table, write_results
+    from drive.report.tables import text_table, write_results
 
     start = time.perf_counter()
     config: Any = OmegaConf.to_container(load_config("demo", argv), resolve=True)
@@ -49,7 +49,7 @@ def run(argv: list[str]) -> int:
         planner.name = name
         results.append(evaluate_pdms(scenes, planner, config["batch"], test.expected, [*test.faults, *faults], progress=True))
     title = "embedded test (a town never seen in training)"
-    print(pdms_table(results, title))
+    print(text_table(results, title))
     write_results(out / "results", results, config, test.fingerprint)
     print(f"report: {write_report(grpo, results[3], scenes)}")
     _film(planners[3], out, config)

@@ -5,10 +5,11 @@
   drive eval planner=custom planner.target=my_module:MyPlanner your own (see planners/README.md)
   drive eval planner=expert split=val max_scenes=50
   drive eval planner=idm dataset=scenarionet dataset.root=/data/scenarionet
+  drive eval benchmark=epdms_v2_2 planner=constant_velocity dataset=scenarionet dataset.root=/data/scenarionet
   drive eval planner=vla out=out/eval                          also writes results.json, table.md and pictures of plans; planners
                                                                evaluated on the same data into one folder share a table
 
-Prints pdms_v1_1 (0-100) and its parts with 95 % bootstrap intervals over logs, coverage, think rate and the time of a plan (that of its batch
+Prints the benchmark (0-100) and its parts with 95 % bootstrap intervals over logs, coverage, think rate and the time of a plan (that of its batch
 over the batch; batch=1 gives the latency of one). A plan that cannot
 be decoded, a planner that fails and a scene that cannot be read score 0, lower the coverage and make the exit code 1.
 """
@@ -25,29 +26,31 @@ def run(argv: list[str]) -> int:
     """Evaluate one planner and print its table."""
     from omegaconf import OmegaConf
 
-    from drive.benchmarks.pdms import evaluate_pdms
+    from drive.benchmarks.evaluate import evaluate
+    from drive.benchmarks.named import make_benchmark
     from drive.cli.config import load_config
     from drive.cli.schema import require_at_least
     from drive.core.errors import ConfigError
     from drive.datasets.select import readable, select
     from drive.report.plans import add_evaluation
-    from drive.report.tables import pdms_table
+    from drive.report.tables import text_table
 
     config: Any = OmegaConf.to_container(load_config("eval", argv), resolve=True)
     require_at_least(config, {"batch": 1, "max_scenes": 0, "threads": 0}, "settings of eval")
     if config["checkpoint"] is not None and config["planner"]["name"] != "vla":
         raise ConfigError(f"checkpoint= is read by planner=vla alone, not by planner={config['planner']['name']}: leave it out")
+    benchmark = make_benchmark(config["benchmark"]["name"])
     planner = make_planner(config)
     data = select(config["dataset"], config["split"])
     count = min(len(data.scenarios), config["max_scenes"] or len(data.scenarios))
     expected = min(config["max_scenes"] or data.expected, data.expected)
     scenes, faults = readable(data.scenarios, count)
-    result = evaluate_pdms(scenes, planner, config["batch"], expected, [*data.faults, *faults], progress=True)
-    print(pdms_table([result], f"{config['dataset']['name']} {config['split']}"))
+    result = evaluate(benchmark, scenes, planner, config["batch"], expected, [*data.faults, *faults], progress=True)
+    print(text_table([result], f"{config['dataset']['name']} {config['split']}", benchmark.style))
     for fault in result.faults:
         print(f"not read: {fault}")
     if config["out"]:
-        add_evaluation(Path(config["out"]), result, config, data.fingerprint, scenes)
+        add_evaluation(Path(config["out"]), result, config, data.fingerprint, scenes, benchmark.style)
     return 0 if result.coverage >= 1.0 else 1
 
 

@@ -88,10 +88,10 @@ def _card(run: Any, name: str, step: int) -> str:
 
 def _evaluated(run: Any, step: int) -> dict[str, str]:
     """The evaluations that stand in the run folder, of its newest checkpoint."""
-    from drive.report.tables import COLUMNS, RESULTS, data_words, read_results, table_cells
+    from drive.report.tables import RESULTS, columns, data_words, read_results, table_cells
 
     if not (run.path / RESULTS).is_file() or step != max(run.checkpoints()):
         return {}
     stored = read_results(run.path)
-    cells = table_cells([result for result in stored.results if result.planner.startswith("vla")])
-    return {f"{row[0]}: {COLUMNS[1]}, {data_words(stored.config, stored.fingerprint)}": row[1] for row in cells}
+    cells = table_cells([result for result in stored.results if result.planner.startswith("vla")], stored.style)
+    return {f"{row[0]}: {columns(stored.style)[1]}, {data_words(stored.config, stored.fingerprint)}": row[1] for row in cells}

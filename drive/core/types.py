@@ -240,6 +240,7 @@ class Scenario:
     teacher: Trajectory | None = None  # ego frame; what SFT imitates
     reference_world: Array | None = None  # (51, 3) at 10 Hz from the present: what progress is measured against (NAVSIM's PDM-Closed)
     reasoning: str = ""  # why the teacher does it; empty if unknown
+    time_s: float = 0.0  # of the present, on the log's own clock
     notes: dict = field(default_factory=dict)
 
     def observation(self) -> Observation:

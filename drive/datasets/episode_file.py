@@ -139,6 +139,7 @@ class EpisodeFile:
             teacher=Trajectory(relative(plan[0], plan[stride : stride * PLAN_STEPS + 1 : stride]), PLAN_DT),
             reference_world=plan,
             reasoning=scene["reasoning"],
+            time_s=scene["present"] * DT,
             notes={
                 "town": meta["town"],
                 "disturbed": meta["disturbed"],

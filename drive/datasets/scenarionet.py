@@ -263,6 +263,7 @@ def window(log: RenderedLog, present: int, split: str) -> Scenario:
         frame_steps=FRAME_STEPS,
         teacher=Trajectory(relative(poses[present], future[:PLAN_STEPS]), PLAN_DT),
         reference_world=poses[present:stop],
+        time_s=present * DT,
         notes={
             "origin_world": record.origin.tolist(),
             "ego_size": record.ego_size,

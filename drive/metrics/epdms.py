@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.core.errors import DataError
-from drive.core.vehicle import simulate, targets_from_plan
+from drive.core.types import Scenario
+from drive.core.vehicle import simulate, state_array, targets_from_plan
 from drive.metrics.epdms_comfort import history_comfort, interpolate_history
 from drive.metrics.epdms_judge import EpdmsVerdict, RedLight, judge_epdms, without_overlaps
 from drive.metrics.pdms import PROGRESS_THRESHOLD
@@ -28,6 +29,7 @@ from drive.metrics.pdms_scene import HORIZON, PdmScene
 Array = NDArray[np.float64]
 MULTIPLIERS = ("nc", "dac", "ddc", "tlc")
 WEIGHTS = {"ep": 5.0, "ttc": 5.0, "lk": 2.0, "hc": 2.0, "ec": 2.0}
+HISTORY_FRAMES, HISTORY_DT = 4, 0.5  # the past that NAVSIM's scenes hold, the present among it
 FILTERED = (*MULTIPLIERS, "ttc", "lk")  # parts that a human's zero forgives; HC and EP of a human alone are always 1
 
 
@@ -45,6 +47,17 @@ class EpdmsScene:
             if light.red.shape != (HORIZON + 1,) or light.ring.ndim != 2 or len(light.ring) < 3:
                 shapes = f"{light.ring.shape} and {light.red.shape}"
                 raise DataError(f"scene {self.pdm.id!r}: a light has a ring (V, 2) and red ({HORIZON + 1},), got {shapes}")
+
+    @staticmethod
+    def from_scenario(scenario: Scenario) -> EpdmsScene:
+        """The benchmark's view: logged agents, the ego's past at 2 Hz over 1.5 s, no traffic lights. Raises DataError without that past."""
+        stride = round(HISTORY_DT / scenario.dt)
+        steps = scenario.present - stride * np.arange(HISTORY_FRAMES)[::-1]
+        if steps[0] < 0 or abs(stride * scenario.dt - HISTORY_DT) > 1e-6:
+            raise DataError(f"scene {scenario.id!r} has no past of {HISTORY_DT * (HISTORY_FRAMES - 1):g} s at 2 Hz: history comfort wants one")
+        history = np.stack([state_array(scenario.ego.state(int(step))) for step in steps])
+        times = np.round(HISTORY_DT * 1e6 * np.arange(1 - HISTORY_FRAMES, 1)).astype(np.int64)
+        return EpdmsScene(PdmScene.from_scenario(scenario), history, times)
 
     @cached_property
     def past(self) -> Array:

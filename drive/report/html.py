@@ -12,19 +12,19 @@ from typing import Any
 
 import yaml
 
-from drive.benchmarks.pdms import PdmsResult
+from drive.benchmarks.results import Result, Style
 from drive.core.files import atomic_write_text
 from drive.core.runs import RunFolder
 from drive.core.types import Scenario
 from drive.report.plans import extremes, parts_text, store_evaluation, stored_picture
 from drive.report.plots import chart, metric_groups, metric_series, number
-from drive.report.tables import COLUMNS, RESULTS, StoredResults, data_words, heading, notes, read_results, table_cells
+from drive.report.tables import RESULTS, StoredResults, columns, data_words, heading, notes, read_results, table_cells
 
 REPORT = "report.html"
 PAGE = Path(__file__).with_name("page.html")
 
 
-def write_report(run: RunFolder, result: PdmsResult | None = None, scenarios: Sequence[Scenario] | None = None) -> Path:
+def write_report(run: RunFolder, result: Result | None = None, scenarios: Sequence[Scenario] | None = None) -> Path:
     """Write or refresh report.html in the run folder; its path.
 
     A `result` is first stored in the folder (results.json, table.md) and, with the `scenarios` of its rows, its best and worst
@@ -63,10 +63,10 @@ def _evaluation(run: RunFolder, stored: StoredResults | None) -> str:
     """The metric table, scores by kind of scene, best and worst plans of the first planner; empty where nothing was evaluated."""
     if stored is None:
         return ""
-    shown = "".join(f"<tr>{''.join(_table_cell(cell) for cell in row)}</tr>" for row in table_cells(stored.results))
-    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    shown = "".join(f"<tr>{''.join(_table_cell(cell) for cell in row)}</tr>" for row in table_cells(stored.results, stored.style))
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns(stored.style))
     parts = [
-        f"<h2>Evaluation</h2><p class='under'>{escape(heading(data_words(stored.config, stored.fingerprint)))}</p>",
+        f"<h2>Evaluation</h2><p class='under'>{escape(heading(data_words(stored.config, stored.fingerprint), stored.style))}</p>",
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{shown}</tbody></table></div>',
         *(f'<p class="alarm">{escape(note)}</p>' for note in notes(stored.results)),
         *(f'<p class="note">not read: {escape(fault)}</p>' for result in stored.results for fault in result.faults),
@@ -75,7 +75,7 @@ def _evaluation(run: RunFolder, stored: StoredResults | None) -> str:
     if first is None:
         return "".join(parts)
     best, worst = extremes(first.rows)
-    parts += [_by_kind(first), _plans(run, first, "Best plans", best), _plans(run, first, "Worst plans", worst)]
+    parts += [_by_kind(first), *(_plans(run, first, f"{which} plans", rows, stored.style) for which, rows in (("Best", best), ("Worst", worst)))]
     return f"<section>{''.join(parts)}</section>"
 
 
@@ -83,7 +83,7 @@ def _table_cell(text: str) -> str:
     return f'<td class="alarm">{escape(text)}</td>' if text.startswith("PARTIAL") else f"<td>{escape(text)}</td>"
 
 
-def _by_kind(result: PdmsResult) -> str:
+def _by_kind(result: Result) -> str:
     """Mean score for each kind of scene, weakest first."""
     kinds: dict[str, list[float]] = {}
     for row in result.rows:
@@ -96,7 +96,7 @@ def _by_kind(result: PdmsResult) -> str:
     return f'<h3>{escape(result.planner)} by kind of scene</h3><div class="scroll">{table}</div>'
 
 
-def _plans(run: RunFolder, result: PdmsResult, title: str, rows: Sequence[int]) -> str:
+def _plans(run: RunFolder, result: Result, title: str, rows: Sequence[int], style: Style) -> str:
     """Pictures of some rows; rows that were not drawn are told in words."""
     figures = []
     for i in rows:
@@ -105,7 +105,7 @@ def _plans(run: RunFolder, result: PdmsResult, title: str, rows: Sequence[int]) 
         speech = f"{row.mode}: {row.reasoning}" if row.mode and row.reasoning else row.reasoning or row.mode
         said = f'<span class="words">{escape(speech)}</span>'
         name = f"<b>{100 * row.score:.1f}</b> {escape(row.kind)} <code>{escape(row.scenario_id)}</code>"
-        words = f"{name}<br>{escape(parts_text(row))}{said}"
+        words = f"{name}<br>{escape(parts_text(row, style))}{said}"
         figures.append(f'<figure class="plan">{image}<figcaption>{words}</figcaption></figure>')
     heading_of = f"<h3>{title} of {escape(result.planner)}</h3>"
     return f'{heading_of}<div class="plans">{"".join(figures)}</div>' if figures else ""

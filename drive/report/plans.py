@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 from PIL import Image
 
-from drive.benchmarks.pdms import PdmsResult, SceneRow
+from drive.benchmarks.pdms import STYLE as PDMS
+from drive.benchmarks.results import Result, SceneRow, Style
 from drive.core.errors import DataError
 from drive.core.files import atomic_folder
 from drive.core.runs import RunFolder
 from drive.core.types import Scenario
 from drive.report.pictures import plan_picture
-from drive.report.tables import RESULTS, SHOWN_PARTS, read_results, write_results
+from drive.report.tables import RESULTS, read_results, write_results
 
 PLANS = "plans"  # folder of pictures in a run
 OF = "of.txt"  # digest of the results.json that the pictures belong to
@@ -47,14 +49,14 @@ def _one_per_log(rows: Sequence[SceneRow], order: Sequence[int]) -> list[int]:
     return sorted(order, key=lambda i: first[rows[i].log_id] != i)
 
 
-def parts_text(row: SceneRow) -> str:
+def parts_text(row: SceneRow, style: Style = PDMS) -> str:
     """ "nc 1  dac 1  ttc 0 ...", or the status where there was no plan."""
     if row.poses_ego is None:
         return f"no plan: {row.status.value}"
-    return "   ".join(f"{name} {row.parts[name]:.3g}" for name in SHOWN_PARTS)
+    return "   ".join(f"{name} {row.parts[name]:.3g}" for name in style.shown if not math.isnan(row.parts[name]))
 
 
-def store_evaluation(run: RunFolder, result: PdmsResult, scenarios: Sequence[Scenario] | None) -> None:
+def store_evaluation(run: RunFolder, result: Result, scenarios: Sequence[Scenario] | None) -> None:
     """Write results.json, table.md and, where scenarios are given, plans/ into the run folder.
 
     scenarios[i] is that of result.rows[i]; raises DataError where it is another one.
@@ -65,24 +67,26 @@ def store_evaluation(run: RunFolder, result: PdmsResult, scenarios: Sequence[Sce
         _draw(run.path, result, scenarios)
 
 
-def add_evaluation(folder: Path, result: PdmsResult, config: Mapping[str, Any], fingerprint: str, scenarios: Sequence[Scenario]) -> None:
+def add_evaluation(
+    folder: Path, result: Result, config: Mapping[str, Any], fingerprint: str, scenarios: Sequence[Scenario], style: Style = PDMS
+) -> None:
     """Put a result in front of those of other planners on the same data in `folder` (results.json, table.md), and draw its plans.
 
-    An earlier result of the same planner, or of other data, is replaced, and that is told.
+    An earlier result of the same planner, or of other data or another benchmark, is replaced, and that is told.
     """
     others = []
     if (folder / RESULTS).is_file():
         stored = read_results(folder)
-        same = stored.fingerprint == fingerprint and all(other.expected == result.expected for other in stored.results)
+        same = (stored.fingerprint, stored.style.name) == (fingerprint, style.name) and all(other.expected == result.expected for other in stored.results)
         others = [other for other in stored.results if same and other.planner != result.planner]
         gone = [other.planner for other in stored.results if other not in others]
         if gone:
             print(f"{folder}: the earlier evaluation of {', '.join(gone)} is replaced", file=sys.stderr)
-    write_results(folder, [result, *others], config, fingerprint)
+    write_results(folder, [result, *others], config, fingerprint, style)
     _draw(folder, result, scenarios)
 
 
-def _draw(target: Path, result: PdmsResult, scenarios: Sequence[Scenario]) -> None:
+def _draw(target: Path, result: Result, scenarios: Sequence[Scenario]) -> None:
     best, worst = extremes(result.rows)
     with atomic_folder(target / PLANS) as folder:
         for i in [*best, *worst]:

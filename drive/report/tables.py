@@ -1,4 +1,4 @@
-"""Tables of pdms_v1_1 and the files that keep its results: results.json (every row) and table.md."""
+"""Tables of a benchmark and the files that keep its results: results.json (every row) and table.md."""
 
 from __future__ import annotations
 
@@ -12,41 +12,50 @@ from typing import Any
 import numpy as np
 
 import drive
-from drive.benchmarks.pdms import NAME, PARTS, PdmsResult, SceneRow
+from drive.benchmarks.named import style_of
+from drive.benchmarks.pdms import STYLE as PDMS
+from drive.benchmarks.results import Result, SceneRow, Style
 from drive.core.errors import DataError
 from drive.core.files import atomic_write_text
 from drive.core.types import PlanStatus
 
 RESULTS, TABLE = "results.json", "table.md"
 FORMAT = 1
-SHOWN_PARTS = ("nc", "dac", "ttc", "comfort", "ep")  # what the score is made of; ddc has weight 0 in this version
-COLUMNS = ("planner", f"{NAME} [95 %]", *SHOWN_PARTS, "coverage", "scenes", "logs", "p50 ms/plan", "p95 ms/plan", "think", "tokens")
 
 
-def coverage_text(result: PdmsResult) -> str:
+def columns(style: Style) -> tuple[str, ...]:
+    """Names of a table's columns."""
+    ending = ("coverage", "scenes", "logs", "p50 ms/plan", "p95 ms/plan", "think", "tokens")
+    return ("planner", f"{style.name} [95 %]", *style.shown, *ending)
+
+
+def coverage_text(result: Result) -> str:
     """ "100 %", or "PARTIAL 97.3 %", rounded down so that a missing scene never reads as 100."""
     if result.coverage >= 1.0:
         return "100 %"
     return f"PARTIAL {math.floor(result.coverage * 1000.0 + 1e-9) / 10.0:.1f} %"
 
 
-def heading(title: str) -> str:
+def heading(title: str, style: Style = PDMS) -> str:
     """The line over a table: benchmark with its version, the toolkit's version, the data."""
-    return f"{NAME} (0-100, mean over scenes, intervals over logs), drive {drive.__version__}: {title}"
+    note = f"; {style.note}" if style.note else ""
+    return f"{style.name} ({style.scale}, mean over scenes, intervals over logs{note}), drive {drive.__version__}: {title}"
 
 
-def table_cells(results: Sequence[PdmsResult]) -> list[list[str]]:
-    """One row of text per result, in the order of COLUMNS; scores and parts 0-100, "-" for thought of planners without words."""
-    return [_cells(result) for result in results]
+def table_cells(results: Sequence[Result], style: Style = PDMS) -> list[list[str]]:
+    """One row of text per result, in the order of `columns`; "-" for thought of planners without words and parts that apply to no scene."""
+    return [_cells(result, style) for result in results]
 
 
-def _cells(result: PdmsResult) -> list[str]:
+def _cells(result: Result, style: Style) -> list[str]:
     low, high = result.interval()
     speaks = any(row.mode for row in result.rows)
+    scale = style.factor
+    parts = [scale * result.mean(name) for name in style.shown]
     return [
         result.planner,
-        f"{100 * result.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]",
-        *(f"{100 * result.mean(name):.1f}" for name in SHOWN_PARTS),
+        f"{scale * result.mean():.1f} [{scale * low:.1f}, {scale * high:.1f}]",
+        *("-" if math.isnan(part) else f"{part:.1f}" for part in parts),
         coverage_text(result),
         str(result.expected),
         str(result.logs),
@@ -57,7 +66,7 @@ def _cells(result: PdmsResult) -> list[str]:
     ]
 
 
-def notes(results: Sequence[PdmsResult]) -> list[str]:
+def notes(results: Sequence[Result]) -> list[str]:
     """One sentence for each result that does not cover its set: how many scenes are missing, and why."""
     said = []
     for result in results:
@@ -72,48 +81,49 @@ def notes(results: Sequence[PdmsResult]) -> list[str]:
     return said
 
 
-def pdms_table(results: Sequence[PdmsResult], title: str) -> str:
+def text_table(results: Sequence[Result], title: str, style: Style = PDMS) -> str:
     """An aligned text table of results on one set, below a line that names the benchmark and `title`."""
-    rows = [list(COLUMNS), *table_cells(results)]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(COLUMNS))]
+    rows = [list(columns(style)), *table_cells(results, style)]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
     lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]) for row in rows]
     rule = "  ".join("-" * w for w in widths)
-    return "\n".join([heading(title), "", lines[0], rule, *lines[1:], *notes(results)])
+    return "\n".join([heading(title, style), "", lines[0], rule, *lines[1:], *notes(results)])
 
 
-def markdown_table(results: Sequence[PdmsResult], title: str) -> str:
+def markdown_table(results: Sequence[Result], title: str, style: Style = PDMS) -> str:
     """The same as a GitHub table."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in [list(COLUMNS), *table_cells(results)]]
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in [list(columns(style)), *table_cells(results, style)]]
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    rule = f"| --- |{' ---: |' * (len(COLUMNS) - 1)}"
-    return "\n".join([f"**{heading(title)}**", "", lines[0], rule, *lines[1:], *(f"\n{note}" for note in notes(results))]) + "\n"
+    rule = f"| --- |{' ---: |' * (len(rows[0]) - 1)}"
+    return "\n".join([f"**{heading(title, style)}**", "", lines[0], rule, *lines[1:], *(f"\n{note}" for note in notes(results))]) + "\n"
 
 
 @dataclass(frozen=True)
 class StoredResults:
     """What `write_results` wrote."""
 
-    results: list[PdmsResult]
+    results: list[Result]
     config: dict[str, Any]
     fingerprint: str  # of the data
     version: str  # of drive
+    style: Style  # of the benchmark
 
 
-def write_results(folder: Path, results: Sequence[PdmsResult], config: Mapping[str, Any], fingerprint: str) -> None:
+def write_results(folder: Path, results: Sequence[Result], config: Mapping[str, Any], fingerprint: str, style: Style = PDMS) -> None:
     """Write results.json and table.md into `folder`, each whole or not at all.
 
     config: plain values of what was run; fingerprint: of the data. Raises DriveError on a full disk.
     """
     content = {
         "format": FORMAT,
-        "benchmark": NAME,
+        "benchmark": style.name,
         "drive": drive.__version__,
         "fingerprint": fingerprint,
         "config": dict(config),
-        "results": [_result_to_json(result) for result in results],
+        "results": [_result_to_json(result, style) for result in results],
     }
     atomic_write_text(Path(folder) / RESULTS, json.dumps(content, indent=1) + "\n")
-    atomic_write_text(Path(folder) / TABLE, markdown_table(results, data_words(config, fingerprint)))
+    atomic_write_text(Path(folder) / TABLE, markdown_table(results, data_words(config, fingerprint), style))
 
 
 def data_words(config: Mapping[str, Any], fingerprint: str) -> str:
@@ -128,21 +138,23 @@ def read_results(folder: Path) -> StoredResults:
     path = Path(folder) / RESULTS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if (content["format"], content["benchmark"]) != (FORMAT, NAME):
+        style = style_of(content["benchmark"])
+        if content["format"] != FORMAT or style is None:
             found = f"{content['benchmark']} in format {content['format']}"
-            raise DataError(f"{path} holds {found}; this drive reads {NAME} in format {FORMAT}: evaluate again")
+            raise DataError(f"{path} holds {found}; this drive reads its own benchmarks in format {FORMAT}: evaluate again")
         results = [_result_from_json(item) for item in content["results"]]
-        return StoredResults(results, content["config"], content["fingerprint"], content["drive"])
+        return StoredResults(results, content["config"], content["fingerprint"], content["drive"], style)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read ({error!r}): write it again with drive eval out={folder}") from error
 
 
-def summary(result: PdmsResult) -> dict[str, Any]:
-    """The headline numbers of one result; scores 0-1, seconds."""
+def summary(result: Result, style: Style = PDMS) -> dict[str, Any]:
+    """The headline numbers of one result; scores 0-1 (None for a part that applies to no scene), seconds."""
+    parts = {name: result.mean(name) for name in style.parts}
     return {
         "score": result.mean(),
         "score_interval": list(result.interval()),
-        **{name: result.mean(name) for name in PARTS},
+        **{name: None if math.isnan(value) else value for name, value in parts.items()},
         "coverage": result.coverage,
         "scenes": result.expected,
         "logs": result.logs,
@@ -153,10 +165,10 @@ def summary(result: PdmsResult) -> dict[str, Any]:
     }
 
 
-def _result_to_json(result: PdmsResult) -> dict[str, Any]:
+def _result_to_json(result: Result, style: Style) -> dict[str, Any]:
     return {
         "planner": result.planner,
-        "summary": summary(result),
+        "summary": summary(result, style),
         "expected": result.expected,
         "faults": list(result.faults),
         "rows": [_row_to_json(row) for row in result.rows],
@@ -165,14 +177,16 @@ def _result_to_json(result: PdmsResult) -> dict[str, Any]:
 
 def _row_to_json(row: SceneRow) -> dict[str, Any]:
     poses = None if row.poses_ego is None else np.asarray(row.poses_ego, float).tolist()
-    return {**vars(row), "status": row.status.value, "poses_ego": poses}
+    parts = {name: None if math.isnan(value) else value for name, value in row.parts.items()}  # JSON knows no NaN
+    return {**vars(row), "status": row.status.value, "poses_ego": poses, "parts": parts}
 
 
-def _result_from_json(item: Mapping[str, Any]) -> PdmsResult:
+def _result_from_json(item: Mapping[str, Any]) -> Result:
     rows = [_row_from_json(row) for row in item["rows"]]
-    return PdmsResult(item["planner"], rows, item["expected"], list(item["faults"]))
+    return Result(item["planner"], rows, item["expected"], list(item["faults"]))
 
 
 def _row_from_json(row: Mapping[str, Any]) -> SceneRow:
     poses = None if row["poses_ego"] is None else np.array(row["poses_ego"], float).reshape(-1, 3)
-    return SceneRow(**{**row, "status": PlanStatus(row["status"]), "poses_ego": poses})
+    parts = {name: math.nan if value is None else value for name, value in row["parts"].items()}
+    return SceneRow(**{**row, "status": PlanStatus(row["status"]), "poses_ego": poses, "parts": parts})

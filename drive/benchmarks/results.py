@@ -1,0 +1,96 @@
+"""What an evaluation found: one row per scenario, and the numbers that stand in a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive.benchmarks.statistics import bootstrap_interval
+from drive.core.types import PlanStatus
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a benchmark's numbers are named and shown."""
+
+    name: str  # with its version, as it stands in every table
+    parts: tuple[str, ...]  # what a row holds beside its score
+    shown: tuple[str, ...]  # the parts that are columns of a table
+    scale: str = "0-100"  # of what is shown
+    factor: float = 100.0  # from stored values to shown ones
+    note: str = ""  # what a reader of the number must know, in the line over the table
+
+
+@dataclass(frozen=True)
+class SceneRow:
+    """One scenario's result. Scores are 0-1; a part that does not apply to the scenario is NaN."""
+
+    scenario_id: str
+    log_id: str
+    kind: str
+    status: PlanStatus
+    score: float
+    parts: dict[str, float]
+    poses_ego: NDArray[np.float64] | None  # (T, 3) the plan, None where there was none
+    mode: str
+    tokens: int
+    latency_s: float
+    reasoning: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """All rows of one planner on one set."""
+
+    planner: str
+    rows: list[SceneRow]
+    expected: int  # scenarios that the set should have, read or not
+    faults: list[str] = field(default_factory=list)  # scenarios that could not be read
+
+    def values(self, name: str = "score") -> NDArray[np.float64]:
+        """(expected,) values of "score" or a part; unread scenarios are 0, NaN is where a part does not apply."""
+        read = [row.score if name == "score" else row.parts[name] for row in self.rows]
+        return np.array(read + [0.0] * (self.expected - len(read)))
+
+    def mean(self, name: str = "score") -> float:
+        """Mean over the expected scenarios that it applies to, 0-1; NaN if there are none of them."""
+        values = self.values(name)
+        known = values[~np.isnan(values)]
+        if not self.expected:
+            return 0.0
+        return float(known.mean()) if len(known) else float("nan")
+
+    @property
+    def groups(self) -> list[str | int]:
+        """(expected,) the log of each value; every unread scenario is its own."""
+        return [*(row.log_id for row in self.rows), *range(self.expected - len(self.rows))]
+
+    @property
+    def logs(self) -> int:
+        """How many logs the scenarios come from."""
+        return len(set(self.groups))
+
+    def interval(self, name: str = "score") -> tuple[float, float]:
+        """95 % bootstrap interval of the mean, 0-1; whole logs are resampled."""
+        return bootstrap_interval(self.values(name), self.groups)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the expected scenarios that got a plan and a score."""
+        return sum(row.status is PlanStatus.OK for row in self.rows) / max(self.expected, 1)
+
+    @property
+    def think_rate(self) -> float:
+        """Share of plans with reasoning among the plans of a planner that can reason; 0 for the others."""
+        return float(np.mean([row.mode == "slow" for row in self.rows])) if self.rows else 0.0
+
+    @property
+    def mean_tokens(self) -> float:
+        """Generated tokens per plan."""
+        return float(np.mean([row.tokens for row in self.rows])) if self.rows else 0.0
+
+    def latency(self, percentile: float) -> float:
+        """Latency per plan in seconds at a percentile."""
+        return float(np.percentile([row.latency_s for row in self.rows], percentile)) if self.rows else 0.0
