@@ -10,7 +10,7 @@ import pytest
 from drive.core.errors import DataError
 from drive.core.types import AgentType, Tracks
 from drive.core.vehicle import PACIFICA
-from drive.metrics.nuplan_comfort import comfort_signals, comfortable, within_bounds
+from drive.metrics.nuplan_comfort import comfort_signals, comfortable, mean_speed, within_bounds
 from drive.metrics.nuplan_open_loop import expert_errors, open_loop_errors
 from drive.metrics.nuplan_safety import Contact, collision_score, find_collisions, times_to_collision, ttc_score
 
@@ -84,6 +84,12 @@ def test_comfort_equals_nuplan(name, key, bounded):
     np.testing.assert_array_equal(np.round(signal.values, 2), series["values"])
     if bounded:
         assert within_bounds(signals)[key] is values[4]
+
+
+@real
+def test_mean_speed_equals_nuplan():
+    content = scene("ego_mean_speed/ego_mean_speed.json")
+    assert mean_speed(ego_states(content)[0]) == pytest.approx(statistics(content)[0][0], abs=1e-2)
 
 
 @real

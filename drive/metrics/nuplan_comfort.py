@@ -91,3 +91,8 @@ def within_bounds(signals: dict[str, Signal]) -> dict[str, bool]:
 def comfortable(states: Array, dt: float) -> float:
     """1 if every signal keeps its bounds, else 0: nuPlan's ego_is_comfortable."""
     return float(all(within_bounds(comfort_signals(states, dt)).values()))
+
+
+def mean_speed(states: Array) -> float:
+    """m/s over the history, states (T, 11): nuPlan's ego_mean_speed."""
+    return float(np.hypot(states[:, 3], states[:, 4]).mean())
