@@ -218,6 +218,17 @@ def test_eval_of_the_planners_without_weights(planner, data, capsys):
     assert "pdms_v1_1" in capsys.readouterr().out
 
 
+def test_eval_of_another_benchmark_names_it_in_every_file(place, data, capsys):
+    out = place / "epdms"
+    assert main(["eval", "benchmark=epdms_v2_2", "planner=constant_velocity", *data, f"out={out}"]) == 0
+    printed = capsys.readouterr()
+    assert "epdms_v2_2 (0-100" in printed.out and "TLC not judged" in printed.out
+    assert "epdms_v2_2 [95 %]" in (out / "table.md").read_text() and json.loads((out / "results.json").read_text())["benchmark"] == "epdms_v2_2"
+    assert main(["eval", "planner=constant_velocity", *data, f"out={out}"]) == 0
+    assert "the earlier evaluation of constant_velocity is replaced" in capsys.readouterr().err
+    assert "epdms" not in (out / "table.md").read_text()
+
+
 def test_partial_coverage_is_marked_counted_and_fails(place, data, monkeypatch, capsys):
     from drive.datasets import select as room
     from drive.datasets.embedded import EmbeddedDataset

@@ -11,7 +11,7 @@ from drive.core.seeds import numpy_rng
 from drive.metrics.pdms_areas import DRIVABLE, INTERSECTION, in_any, pack_areas
 from drive.metrics.pdms_comfort import HIGH, LOW, NAMES, comfort_components, comfort_signals
 from drive.metrics.pdms_contacts import _bearing, _is_ahead, _is_behind, boxes_meet
-from drive.metrics.pdms_judge import along
+from drive.metrics.pdms_judge import project
 
 TIME = 0.1 * np.arange(41)
 
@@ -141,5 +141,5 @@ def test_bearing_beyond_one_is_neither_ahead_nor_behind():
 )
 def test_arc_length_of_the_nearest_point(xy, want):
     line = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 0.0], [10.0, 10.0]])
-    assert along(line, *xy) == pytest.approx(want)
+    assert project(line, *xy)[0] == pytest.approx(want)
     assert shapely.LineString(line).project(shapely.Point(xy)) == pytest.approx(want)

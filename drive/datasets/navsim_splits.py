@@ -77,7 +77,7 @@ def read_two_stage_groups(path: str | Path) -> tuple[TwoStageGroup, ...]:
 
 def _yaml(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(content, Mapping):
