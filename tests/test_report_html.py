@@ -99,7 +99,7 @@ def test_pictures_of_other_results_are_not_shown(run):
 
 
 def test_scenarios_of_another_set_are_refused(run):
-    with pytest.raises(DataError, match="toy-1"):
+    with pytest.raises(DataError, match="not among the scenarios"):
         write_report(run, result_of([toy_scenario(i) for i in range(3)]), [toy_scenario(i) for i in (1, 1, 1)])
 
 
@@ -117,16 +117,16 @@ def test_curves_are_inline_and_named(run):
 def test_extremes_take_turns_between_kinds_only_among_equals():
     given = [(1.0, "a"), (1.0, "a"), (1.0, "b"), (0.2, "a"), (0.1, "a"), (0.9, "c")]
     rows = [row(i, score, kind=kind) for i, (score, kind) in enumerate(given)]
-    best, worst = extremes(rows, 2)
+    best, worst = extremes(rows, count=2)
     assert best == [0, 2] and worst == [4, 3]
-    assert extremes(rows[:1], 2) == ([], [0]) and extremes([], 2) == ([], [])
+    assert extremes(rows[:1], count=2) == ([], [0]) and extremes([], count=2) == ([], [])
 
 
 def test_extremes_show_a_log_once_while_there_are_others():
     rows = [row(i, 0.1 * (i // 2), log_id=f"log-{i // 2}") for i in range(8)]
-    best, worst = extremes(rows, 3)
+    best, worst = extremes(rows, count=3)
     assert worst == [0, 2, 4] and best == [6, 5, 3]
-    assert extremes(rows, 4)[1] == [0, 2, 4, 6] and extremes(rows[:4], 2) == ([3, 1], [0, 2])
+    assert extremes(rows, count=4)[1] == [0, 2, 4, 6] and extremes(rows[:4], count=2) == ([3, 1], [0, 2])
 
 
 def test_evaluations_of_several_planners_share_a_folder(tmp_path, capsys):

@@ -37,6 +37,11 @@ class Epdms:
     """
 
     style = STYLE
+    needs_map = True
+
+    def accepts(self, scenario: Scenario) -> bool:
+        """Every scenario belongs to it."""
+        return True
 
     def score(self, scenario: Scenario, trajectory: Trajectory, index: int) -> Scored:
         """EPDMS without EC, which `finish` adds. Raises DataError on a plan that cannot be simulated, or a scene without a past."""

@@ -1,6 +1,7 @@
 """The one loop of every open-loop benchmark: plan scene by scene in batches, hold the planner to its word, score.
 
-A plan that is undecodable, or a planner that fails, scores 0 and lowers the coverage; so does a scenario that could not be read.
+A plan that is undecodable, or a planner that fails, gets the benchmark's worst value (0 of a score) and lowers the coverage; so does
+a scenario that could not be read.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from drive.core.types import Plan, PlanStatus, Scenario, Trajectory
 class Scored(NamedTuple):
     """What a benchmark found out about one plan."""
 
-    score: float  # 0-1
+    score: float  # in the benchmark's unit
     parts: dict[str, float]
     detail: Any = None  # what `finish` reads of it
 
@@ -31,6 +32,11 @@ class Benchmark(Protocol):
     """A published protocol for one plan per scenario."""
 
     style: Style
+    needs_map: bool  # whether it means nothing on scenes without one
+
+    def accepts(self, scenario: Scenario) -> bool:
+        """Whether the scenario belongs to the benchmark's set. Raises DataError where the dataset lacks what it measures by."""
+        ...
 
     def score(self, scenario: Scenario, trajectory: Trajectory, index: int) -> Scored:
         """The score of a plan, ego frame, of the scenario at `index` of the set. Raises DataError where it cannot be scored."""
@@ -54,8 +60,14 @@ def evaluate(
 
     expected: how many the set should hold (default: as many as given). Batches are planned together; every latency is a share of
     its batch. A planner that raises, or answers with anything but one Plan per scene, has failed on the scenes where it does so alone.
+    Raises DataError on a dataset that the benchmark cannot measure.
     """
-    items = list(scenarios)
+    given = list(scenarios)
+    for scenario in given[:1]:
+        if benchmark.needs_map and scenario.notes.get("map") == "corridor":
+            raise DataError(f"{benchmark.style.name} needs a map, and the {scenario.source} scenes have none: take benchmark=l2_uniad or l2_stp3")
+    items = [scenario for scenario in given if benchmark.accepts(scenario)]
+    expected = (len(given) if expected is None else expected) - (len(given) - len(items))
     rows: list[SceneRow] = []
     found: list[Scored | None] = []
     planner.reset()
@@ -65,7 +77,7 @@ def evaluate(
             row, scored = _score(benchmark, planner.name, scenario, plan, start + i)
             rows.append(row)
             found.append(scored)
-    return Result(planner.name, benchmark.finish(rows, found), len(items) if expected is None else expected, list(faults))
+    return Result(planner.name, benchmark.finish(rows, found), expected, list(faults), benchmark.style.worst)
 
 
 def _answers(planner: Planner | PrivilegedPlanner, scenarios: Sequence[Scenario]) -> list[Plan]:
@@ -101,15 +113,16 @@ def _plan_batch(planner: Planner | PrivilegedPlanner, scenarios: Sequence[Scenar
 
 def _score(benchmark: Benchmark, planner: str, scenario: Scenario, plan: Plan, index: int) -> tuple[SceneRow, Scored | None]:
     """One row; a plan that cannot be scored (too short, of no time step) has failed."""
-    nothing = dict.fromkeys(benchmark.style.parts, 0.0)
+    worst = benchmark.style.worst
+    nothing = dict.fromkeys(benchmark.style.parts, worst)
     if plan.trajectory is None:
-        return _row(scenario, plan, 0.0, nothing), None
+        return _row(scenario, plan, worst, nothing), None
     trajectory = plan.trajectory.to_ego(scenario.ego.poses_world[scenario.present])
     try:
         scored = benchmark.score(scenario, trajectory, index)
     except DataError as error:
         print(f"{planner}: its plan of scene {scenario.id} cannot be scored: {error}", file=sys.stderr)
-        return _row(scenario, replace(plan, trajectory=None, status=PlanStatus.FAILED), 0.0, nothing), None
+        return _row(scenario, replace(plan, trajectory=None, status=PlanStatus.FAILED), worst, nothing), None
     return _row(scenario, replace(plan, trajectory=trajectory), scored.score, scored.parts), scored
 
 

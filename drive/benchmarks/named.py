@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from drive.benchmarks import epdms, pdms
+from drive.benchmarks.epdms import Epdms
 from drive.benchmarks.evaluate import Benchmark
+from drive.benchmarks.nuscenes_l2 import L2Stp3, L2Uniad
+from drive.benchmarks.pdms import Pdms
 from drive.benchmarks.results import Style
 from drive.core.errors import ConfigError
 
-_MADE = {pdms.STYLE.name: pdms.Pdms, epdms.STYLE.name: epdms.Epdms}
+_MADE = {made.style.name: made for made in (Pdms, Epdms, L2Uniad, L2Stp3)}
 
 
 def make_benchmark(name: str) -> Benchmark:

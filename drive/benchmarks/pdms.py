@@ -21,9 +21,14 @@ class Pdms:
     """The benchmark; `pdm_scenes` gives the PdmScene of scenario i of the set, where the caller keeps them."""
 
     style = STYLE
+    needs_map = True
 
     def __init__(self, pdm_scenes: Callable[[int], PdmScene] | None = None) -> None:
         self.pdm_scenes = pdm_scenes
+
+    def accepts(self, scenario: Scenario) -> bool:
+        """Every scenario belongs to it."""
+        return True
 
     def score(self, scenario: Scenario, trajectory: Trajectory, index: int) -> Scored:
         """PDMS and its parts. Raises DataError on a plan that cannot be simulated."""

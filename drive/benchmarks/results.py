@@ -20,12 +20,15 @@ class Style:
     shown: tuple[str, ...]  # the parts that are columns of a table
     scale: str = "0-100"  # of what is shown
     factor: float = 100.0  # from stored values to shown ones
+    digits: int = 1  # after the point
+    less_is_better: bool = False
+    worst: float = 0.0  # score and parts of a plan that failed, and of a scenario that could not be read
     note: str = ""  # what a reader of the number must know, in the line over the table
 
 
 @dataclass(frozen=True)
 class SceneRow:
-    """One scenario's result. Scores are 0-1; a part that does not apply to the scenario is NaN."""
+    """One scenario's result, in the benchmark's unit (0-1 for scores); a part that does not apply to the scenario is NaN."""
 
     scenario_id: str
     log_id: str
@@ -48,14 +51,15 @@ class Result:
     rows: list[SceneRow]
     expected: int  # scenarios that the set should have, read or not
     faults: list[str] = field(default_factory=list)  # scenarios that could not be read
+    worst: float = 0.0  # what an unread scenario counts
 
     def values(self, name: str = "score") -> NDArray[np.float64]:
-        """(expected,) values of "score" or a part; unread scenarios are 0, NaN is where a part does not apply."""
+        """(expected,) values of "score" or a part; unread scenarios are `worst`, NaN is where a part does not apply."""
         read = [row.score if name == "score" else row.parts[name] for row in self.rows]
-        return np.array(read + [0.0] * (self.expected - len(read)))
+        return np.array(read + [self.worst] * (self.expected - len(read)))
 
     def mean(self, name: str = "score") -> float:
-        """Mean over the expected scenarios that it applies to, 0-1; NaN if there are none of them."""
+        """Mean over the expected scenarios that it applies to; NaN if there are none of them."""
         values = self.values(name)
         known = values[~np.isnan(values)]
         if not self.expected:
@@ -73,7 +77,7 @@ class Result:
         return len(set(self.groups))
 
     def interval(self, name: str = "score") -> tuple[float, float]:
-        """95 % bootstrap interval of the mean, 0-1; whole logs are resampled."""
+        """95 % bootstrap interval of the mean; whole logs are resampled."""
         return bootstrap_interval(self.values(name), self.groups)
 
     @property

@@ -38,6 +38,11 @@ def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Sele
         logs = ScenarioNetDataset(config["root"], split, stride=config["stride"])
         faults = tuple(f"{fault.path}: {fault.reason}" for fault in logs.faults)
         return Selected(logs, logs.fingerprint, logs.expected, faults)
+    if config["name"] == "nuscenes":
+        from drive.datasets.nuscenes import NuScenesDataset
+
+        scenes = NuScenesDataset(config["root"], split, config["version"], config["camera"])
+        return Selected(scenes, scenes.fingerprint, scenes.expected, tuple(scenes.faults))
     raise ConfigError(f"no dataset is named {config['name']!r}")
 
 

@@ -74,8 +74,8 @@ def _evaluation(run: RunFolder, stored: StoredResults | None) -> str:
     first = next((result for result in stored.results if result.rows), None)
     if first is None:
         return "".join(parts)
-    best, worst = extremes(first.rows)
-    parts += [_by_kind(first), *(_plans(run, first, f"{which} plans", rows, stored.style) for which, rows in (("Best", best), ("Worst", worst)))]
+    best, worst = extremes(first.rows, stored.style)
+    parts += [_by_kind(first, stored.style), *(_plans(run, first, f"{which} plans", rows, stored.style) for which, rows in (("Best", best), ("Worst", worst)))]
     return f"<section>{''.join(parts)}</section>"
 
 
@@ -83,17 +83,21 @@ def _table_cell(text: str) -> str:
     return f'<td class="alarm">{escape(text)}</td>' if text.startswith("PARTIAL") else f"<td>{escape(text)}</td>"
 
 
-def _by_kind(result: Result) -> str:
+def _by_kind(result: Result, style: Style) -> str:
     """Mean score for each kind of scene, weakest first."""
     kinds: dict[str, list[float]] = {}
     for row in result.rows:
         kinds.setdefault(row.kind, []).append(row.score)
-    means = sorted((sum(scores) / len(scores), kind, scores) for kind, scores in kinds.items())
-    cells = [(escape(kind), str(len(s)), f"{100 * mean:.1f}", str(sum(score == 0.0 for score in s))) for mean, kind, s in means]
+    means = sorted(((sum(scores) / len(scores), kind, scores) for kind, scores in kinds.items()), reverse=style.less_is_better)
+    cells = [(escape(kind), str(len(s)), _shown(mean, style), str(sum(score == style.worst for score in s))) for mean, kind, s in means]
     rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in cells)
-    head = "<tr><th>kind of scene</th><th>scenes</th><th>mean score</th><th>scored 0</th></tr>"
+    head = f"<tr><th>kind of scene</th><th>scenes</th><th>mean score</th><th>scored {style.worst:g}</th></tr>"
     table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
     return f'<h3>{escape(result.planner)} by kind of scene</h3><div class="scroll">{table}</div>'
+
+
+def _shown(score: float, style: Style) -> str:
+    return f"{style.factor * score:.{style.digits}f}"
 
 
 def _plans(run: RunFolder, result: Result, title: str, rows: Sequence[int], style: Style) -> str:
@@ -104,7 +108,7 @@ def _plans(run: RunFolder, result: Result, title: str, rows: Sequence[int], styl
         image = f'<img alt="{escape(f"plan in {row.scenario_id}", quote=True)}" src="{_data_uri(picture)}">' if picture else ""
         speech = f"{row.mode}: {row.reasoning}" if row.mode and row.reasoning else row.reasoning or row.mode
         said = f'<span class="words">{escape(speech)}</span>'
-        name = f"<b>{100 * row.score:.1f}</b> {escape(row.kind)} <code>{escape(row.scenario_id)}</code>"
+        name = f"<b>{_shown(row.score, style)}</b> {escape(row.kind)} <code>{escape(row.scenario_id)}</code>"
         words = f"{name}<br>{escape(parts_text(row, style))}{said}"
         figures.append(f'<figure class="plan">{image}<figcaption>{words}</figcaption></figure>')
     heading_of = f"<h3>{title} of {escape(result.planner)}</h3>"

@@ -25,7 +25,7 @@ OF = "of.txt"  # digest of the results.json that the pictures belong to
 SHOWN = 4  # best plans, and as many worst ones
 
 
-def extremes(rows: Sequence[SceneRow], count: int = SHOWN) -> tuple[list[int], list[int]]:
+def extremes(rows: Sequence[SceneRow], style: Style = PDMS, count: int = SHOWN) -> tuple[list[int], list[int]]:
     """Indexes of the best and of the worst rows, no row in both; among equal scores, kinds of scenes take turns.
 
     A log is shown once, unless there are too few: its scenes look alike.
@@ -34,7 +34,7 @@ def extremes(rows: Sequence[SceneRow], count: int = SHOWN) -> tuple[list[int], l
     order = []
     for i, row in enumerate(rows):
         key = (row.score, row.kind)
-        order.append((row.score, turn.get(key, 0), i))
+        order.append((-row.score if style.less_is_better else row.score, turn.get(key, 0), i))
         turn[key] = turn.get(key, 0) + 1
     worst = _one_per_log(rows, [i for _, _, i in sorted(order)])[: min(count, (len(rows) + 1) // 2)]
     best = _one_per_log(rows, [i for _, _, i in sorted((-score, nth, i) for score, nth, i in order) if i not in worst])
@@ -59,12 +59,12 @@ def parts_text(row: SceneRow, style: Style = PDMS) -> str:
 def store_evaluation(run: RunFolder, result: Result, scenarios: Sequence[Scenario] | None) -> None:
     """Write results.json, table.md and, where scenarios are given, plans/ into the run folder.
 
-    scenarios[i] is that of result.rows[i]; raises DataError where it is another one.
+    scenarios are those that were scored; raises DataError where one of a row is not among them.
     """
     ids = "\n".join(row.scenario_id for row in result.rows)
     write_results(run.path, [result], run.config, f"scenes:{hashlib.sha256(ids.encode()).hexdigest()[:16]}")
     if scenarios is not None:
-        _draw(run.path, result, scenarios)
+        _draw(run.path, result, scenarios, PDMS)
 
 
 def add_evaluation(
@@ -83,16 +83,18 @@ def add_evaluation(
         if gone:
             print(f"{folder}: the earlier evaluation of {', '.join(gone)} is replaced", file=sys.stderr)
     write_results(folder, [result, *others], config, fingerprint, style)
-    _draw(folder, result, scenarios)
+    _draw(folder, result, scenarios, style)
 
 
-def _draw(target: Path, result: Result, scenarios: Sequence[Scenario]) -> None:
-    best, worst = extremes(result.rows)
+def _draw(target: Path, result: Result, scenarios: Sequence[Scenario], style: Style) -> None:
+    best, worst = extremes(result.rows, style)
+    by_id = {scenario.id: scenario for scenario in scenarios}
     with atomic_folder(target / PLANS) as folder:
         for i in [*best, *worst]:
-            row, scenario = result.rows[i], scenarios[i]
-            if scenario.id != row.scenario_id:
-                raise DataError(f"row {i} is of {row.scenario_id}, not of {scenario.id}: give the scenarios that were scored")
+            row = result.rows[i]
+            scenario = by_id.get(row.scenario_id)
+            if scenario is None:
+                raise DataError(f"row {i} is of {row.scenario_id}, which is not among the scenarios: give those that were scored")
             picture = plan_picture(scenario, row.poses_ego, row.kind)
             Image.fromarray(picture).save(folder / _name(i), quality=88)
         (folder / OF).write_text(_digest(target), encoding="utf-8")

@@ -50,12 +50,12 @@ def table_cells(results: Sequence[Result], style: Style = PDMS) -> list[list[str
 def _cells(result: Result, style: Style) -> list[str]:
     low, high = result.interval()
     speaks = any(row.mode for row in result.rows)
-    scale = style.factor
+    scale, digits = style.factor, style.digits
     parts = [scale * result.mean(name) for name in style.shown]
     return [
         result.planner,
-        f"{scale * result.mean():.1f} [{scale * low:.1f}, {scale * high:.1f}]",
-        *("-" if math.isnan(part) else f"{part:.1f}" for part in parts),
+        f"{scale * result.mean():.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]",
+        *("-" if math.isnan(part) else f"{part:.{digits}f}" for part in parts),
         coverage_text(result),
         str(result.expected),
         str(result.logs),
@@ -77,7 +77,7 @@ def notes(results: Sequence[Result]) -> list[str]:
         why["not read"] = result.expected - len(result.rows)
         reasons = ", ".join(f"{count} {name}" for name, count in why.items() if count)
         scored_of = f"{scored} of {result.expected} scenes scored ({reasons})"
-        said.append(f"PARTIAL: {result.planner} has {scored_of}; the others count 0 in its means.")
+        said.append(f"PARTIAL: {result.planner} has {scored_of}; the others count {result.worst:g} in its means.")
     return said
 
 
@@ -171,6 +171,7 @@ def _result_to_json(result: Result, style: Style) -> dict[str, Any]:
         "summary": summary(result, style),
         "expected": result.expected,
         "faults": list(result.faults),
+        "worst": result.worst,
         "rows": [_row_to_json(row) for row in result.rows],
     }
 
@@ -183,7 +184,7 @@ def _row_to_json(row: SceneRow) -> dict[str, Any]:
 
 def _result_from_json(item: Mapping[str, Any]) -> Result:
     rows = [_row_from_json(row) for row in item["rows"]]
-    return Result(item["planner"], rows, item["expected"], list(item["faults"]))
+    return Result(item["planner"], rows, item["expected"], list(item["faults"]), item["worst"])
 
 
 def _row_from_json(row: Mapping[str, Any]) -> SceneRow:

@@ -1,0 +1,255 @@
+"""nuScenes' tables as Scenarios: hand-made tables, damaged ones, and the two real scenes where they are at hand."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nuscenes_files import SAMPLES, SPEED, VERSION, tables, write
+from PIL import Image
+
+from drive.core.errors import DataError
+from drive.core.types import AgentType, Command
+from drive.datasets.nuscenes import DT, HISTORY, NuScenesDataset
+from drive.datasets.nuscenes_tables import NuScenesTables, agent_type, rotation_matrix, transform, yaw
+from drive.metrics.nuscenes_l2 import lidar_positions
+
+ROOT = Path(__file__).resolve().parents[2] / "shared/data/real/SysCV__vis4d-test-data/nuscenes_test"
+REAL_VERSION = "v1.0-mini-reconstructed"
+real = pytest.mark.skipif(not (ROOT / REAL_VERSION).is_dir(), reason="the real nuScenes tables are not at hand")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return NuScenesDataset(write(tmp_path_factory.mktemp("nuscenes"), tables()), "test", VERSION)
+
+
+def test_rotations():
+    matrix = rotation_matrix([math.cos(0.4), 0.0, 0.0, math.sin(0.4)])
+    np.testing.assert_allclose(matrix @ [1, 0, 0], [math.cos(0.8), math.sin(0.8), 0.0], atol=1e-12)
+    assert yaw([math.cos(-1.5), 0.0, 0.0, math.sin(-1.5)]) == pytest.approx(-3.0)
+    np.testing.assert_allclose(transform([2.0, 0, 0, 0], [1, 2, 3]) @ [0, 0, 0, 1], [1, 2, 3, 1])  # quaternions need not be of unit length
+
+
+@pytest.mark.parametrize(
+    ("category", "kind"),
+    [
+        ("vehicle.car", AgentType.VEHICLE),
+        ("vehicle.bus.rigid", AgentType.VEHICLE),
+        ("vehicle.bicycle", AgentType.BICYCLE),
+        ("human.pedestrian.child", AgentType.PEDESTRIAN),
+        ("movable_object.barrier", AgentType.BARRIER),
+        ("movable_object.trafficcone", AgentType.TRAFFIC_CONE),
+        ("static_object.bicycle_rack", AgentType.GENERIC_OBJECT),
+    ],
+)
+def test_categories(category, kind):
+    assert agent_type(category) is kind
+
+
+def test_a_scenario_for_every_key_frame(data):
+    assert len(data) == data.expected == 2 * SAMPLES and data.faults == []
+    scene = data[5]
+    assert (scene.id, scene.log_id, scene.split, scene.dt, scene.present) == ("scene-0103-005", "scene-0103", "test", DT, HISTORY)
+    assert scene.time_s == pytest.approx(2.5) and scene.command is Command.LANEFOLLOW
+    future = scene.logged_future(8).poses
+    np.testing.assert_allclose(future, np.column_stack([SPEED * DT * np.arange(1, 9), np.zeros(8), np.zeros(8)]), atol=1e-9)
+    assert scene.teacher is None  # eight of ten steps are left
+    assert data[3].teacher is not None and len(data[3].teacher.poses) == 10
+    now = scene.ego.state(HISTORY)
+    assert now.speed == pytest.approx(SPEED) and now.yaw_rate == pytest.approx(0.0)
+
+
+def test_agents_keep_size_place_and_class(data):
+    scene = data[5]
+    car, walker = scene.agents.subset(scene.agents.types == AgentType.VEHICLE), scene.agents.subset(scene.agents.types == AgentType.PEDESTRIAN)
+    np.testing.assert_allclose(car.size[0], [4.6, 1.9, 1.6])
+    ego = scene.ego.poses_world[HISTORY]
+    np.testing.assert_allclose(car.poses_world[0, HISTORY, :2] - ego[:2], 20.0 * np.array([math.cos(0.3), math.sin(0.3)]), atol=1e-9)
+    np.testing.assert_allclose(np.hypot(*car.velocity_world[0, HISTORY]), SPEED)
+    np.testing.assert_allclose(walker.velocity_world[0], 0.0)
+
+
+def test_the_start_of_a_scene_is_prolonged_backwards(data):
+    first = data[0]
+    assert first.notes["prolonged_frames"] == 3 and data[2].notes["prolonged_frames"] == 1 and data[3].notes["prolonged_frames"] == 0
+    history = first.observation().ego_history
+    np.testing.assert_allclose(history[:, 0], SPEED * DT * np.arange(-3, 1), atol=1e-9)
+    assert not first.agents.valid[:, :HISTORY].any() and first.agents.valid[:, HISTORY].all()
+
+
+def test_the_future_changes_no_byte_of_the_observation(tmp_path):
+    changed = tables()
+    for record in changed["ego_pose"] + changed["sample_annotation"]:
+        name, k = record["token"].rsplit("-", 1)
+        if "0103" in name and int(k) > 5:
+            record["translation"] = [record["translation"][0] + 3.0, record["translation"][1] - 7.0, 0.0]
+    for can_bus in (False, True):
+        plain = NuScenesDataset(write(tmp_path / f"plain-{can_bus}", tables(), can_bus), "test", VERSION)[5].observation()
+        other = NuScenesDataset(write(tmp_path / f"other-{can_bus}", changed, can_bus), "test", VERSION)[5].observation()
+        for name in ("images", "ego_history"):
+            np.testing.assert_array_equal(getattr(plain, name), getattr(other, name))
+        assert (plain.speed, plain.acceleration, plain.yaw_rate, plain.command) == (other.speed, other.acceleration, other.yaw_rate, other.command)
+
+
+def test_motion_from_the_can_bus_is_the_last_message_before_the_frame(tmp_path):
+    now = NuScenesDataset(write(tmp_path, tables(), can_bus=True), "test", VERSION)[4].observation()
+    assert now.speed == pytest.approx(SPEED + 0.01 * 100)  # message 100, at 2 s
+    assert (now.acceleration, now.yaw_rate) == (pytest.approx(0.5), pytest.approx(0.02))
+
+
+def test_images_are_read_where_a_camera_is_named(tmp_path):
+    content = tables()
+    data = NuScenesDataset(write(tmp_path, content, images=True), "test", VERSION, camera="CAM_FRONT")
+    seen = data[4].observation()
+    assert seen.images.shape == (1, 4, 36, 64, 3) and seen.cameras[0].name == "CAM_FRONT"
+    np.testing.assert_allclose(seen.images.mean(axis=(0, 2, 3, 4)), [11, 12, 13, 14], atol=1.0)  # steps 1 to 4
+    np.testing.assert_allclose(seen.cameras[0].ego_from_camera @ [0, 0, 1, 0], [1, 0, 0, 0], atol=1e-12)  # z looks ahead
+    assert data[0].observation().images[0, 0].mean() == pytest.approx(10, abs=1.0)
+
+
+def test_the_lidar_frame_has_x_right_and_y_ahead(data):
+    matrix = np.array(data[5].notes["lidar_from_ego"])
+    straight = np.array([[2.0, 0.0, 0.0], [4.0, 0.0, 0.0]])
+    np.testing.assert_allclose(lidar_positions(straight, matrix), [[0, 2], [0, 4]], atol=1e-12)
+    np.testing.assert_allclose(lidar_positions(np.array([[0.0, 3.0, 0.0]]), matrix), [[-3, 0]], atol=1e-12)
+    # turned about the rear axle, the lidar 1 m ahead of it moves
+    np.testing.assert_allclose(lidar_positions(np.array([[0.0, 0.0, math.pi / 2]]), matrix), [[-1, -1]], atol=1e-12)
+
+
+def test_training_takes_key_frames_with_a_whole_plan_alone(tmp_path):
+    data = NuScenesDataset(write(tmp_path, tables(("scene-0061", "scene-0103"))), "train", VERSION)
+    assert len(data) == data.expected == SAMPLES - 10
+    assert all(scene.teacher is not None for scene in data)
+
+
+DAMAGE = {
+    "a truncated table": (lambda root: _cut(root / VERSION / "ego_pose.json"), ["ego_pose.json", "JSON"]),
+    "a missing table": (lambda root: (root / VERSION / "instance.json").unlink(), ["instance.json", "lacks"]),
+    "a record without a field": (lambda root: _edit(root, "sample", 3, lambda r: r.pop("timestamp")), ["sample.json", "record 3", "timestamp"]),
+    "no such version": (lambda root: (root / VERSION).rename(root / "v1.0-other"), [VERSION, "v1.0-other"]),
+    "a table that is no list": (lambda root: (root / VERSION / "log.json").write_text("{}"), ["log.json", "no list"]),
+}
+
+
+def _cut(path):
+    path.write_text(path.read_text()[:500])
+
+
+def _edit(root, table, index, change):
+    path = root / VERSION / f"{table}.json"
+    records = json.loads(path.read_text())
+    change(records[index])
+    path.write_text(json.dumps(records))
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_tables_are_told_by_name(tmp_path, damage):
+    break_it, words = damage
+    break_it(write(tmp_path, tables()))
+    with pytest.raises(DataError) as error:
+        NuScenesDataset(tmp_path, "test", VERSION)
+    assert all(word in str(error.value) for word in words)
+
+
+NAN = float("nan")
+FAULTS = {
+    "NaN in a pose": ("ego_pose", 4, lambda r: r.update(translation=[NAN, 0.0, 0.0]), ["ego_pose.json", "e-scene-0103-4", "NaN"]),
+    "a pose of two numbers": ("ego_pose", 4, lambda r: r.update(rotation=[1.0, 0.0]), ["ego_pose.json", "e-scene-0103-4", "no pose"]),
+    "NaN in a box": ("sample_annotation", 6, lambda r: r.update(rotation=[NAN] * 4), ["sample_annotation.json", "a-car-scene-0103-3"]),
+    "a box without size": ("sample_annotation", 0, lambda r: r.update(size=[0.0, NAN, 1.0]), ["sample_annotation.json", "scene-0103-car", "size"]),
+    "a broken chain": ("sample", 4, lambda r: r.update(next=""), ["sample.json", "scene-0103", "14 samples", "has 5"]),
+    "a sample that is not there": ("sample", 4, lambda r: r.update(next="elsewhere"), ["sample.json", "elsewhere"]),
+    "an instance that is not there": ("sample_annotation", 0, lambda r: r.update(instance_token="ghost"), ["instance.json", "ghost"]),
+    "no lidar frame": ("sample_data", 0, lambda r: r.update(calibrated_sensor_token="c-cam"), ["sample_data.json", "scene-0103-0", "LIDAR_TOP"]),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS.values(), ids=FAULTS)
+def test_a_scene_at_fault_is_left_out_told_and_counted(tmp_path, case):
+    table, index, change, words = case
+    _edit(write(tmp_path, tables()), table, index, change)
+    data = NuScenesDataset(tmp_path, "test", VERSION)
+    assert len(data) == SAMPLES and data.expected == 2 * SAMPLES and {s.log_id for s in data} == {"scene-0916"}
+    (fault,) = data.faults
+    assert all(word in fault for word in words)
+
+
+def test_a_missing_image_is_a_fault_of_its_scene(tmp_path):
+    write(tmp_path, tables(), images=True)
+    (tmp_path / "samples" / "cam-scene-0103-7.jpg").unlink()
+    data = NuScenesDataset(tmp_path, "test", VERSION, camera="CAM_FRONT")
+    assert len(data) == SAMPLES and "cam-scene-0103-7.jpg" in data.faults[0] and "missing" in data.faults[0]
+    (tmp_path / "samples" / "cam-scene-0916-4.jpg").write_bytes(b"\xff\xd8 torn")
+    with pytest.raises(DataError, match=r"cam-scene-0916-4\.jpg"):
+        data[4].observation()
+
+
+def test_a_torn_can_bus_file_is_a_fault_of_its_scene(tmp_path):
+    write(tmp_path, tables(), can_bus=True)
+    _cut(tmp_path / "can_bus" / "scene-0916_pose.json")
+    data = NuScenesDataset(tmp_path, "test", VERSION)
+    assert len(data) == SAMPLES and "scene-0916_pose.json" in data.faults[0]
+
+
+def test_no_scene_of_a_split_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="train"):
+        NuScenesDataset(write(tmp_path, tables()), "train", VERSION)
+
+
+@pytest.fixture(scope="module")
+def real_data():
+    return NuScenesDataset(ROOT, "test", REAL_VERSION)
+
+
+@real
+def test_the_real_tables_hold_what_is_known_of_them(real_data):
+    found = real_data.tables
+    counts = {name: len(found.table(name)) for name in ("scene", "sample", "sample_data", "ego_pose", "sample_annotation", "instance")}
+    assert (counts["scene"], counts["sample"], counts["sample_data"], counts["ego_pose"], counts["sample_annotation"]) == (2, 81, 567, 567, 4433)
+    assert len(real_data) == 81 and real_data.faults == []
+    annotated = {}
+    for record in found.table("sample_annotation").values():
+        annotated[record["instance_token"]] = annotated.get(record["instance_token"], 0) + 1
+    assert len(annotated) == 207
+    assert all(found.get("instance", token)["nbr_annotations"] == count for token, count in annotated.items())
+    kept = sum(int(log.agents.valid.sum()) for log in real_data.logs)
+    assert kept == 4433
+
+
+@real
+def test_the_real_motion_agrees_with_the_driven_path(real_data):
+    for log in real_data.logs:
+        step = np.hypot(*np.diff(log.ego.poses_world[:, :2], axis=0).T) / np.diff(log.times)
+        middle = (log.ego.velocity_ego[1:, 0] + log.ego.velocity_ego[:-1, 0]) / 2
+        assert np.abs(step / middle - 1.0).mean() < 0.04  # the wheels read 2 % slow
+
+
+@real
+def test_the_real_tables_equal_the_devkits(tmp_path):
+    devkit = pytest.importorskip("nuscenes.nuscenes", reason="nuscenes-devkit is not installed", exc_type=ImportError)
+    (tmp_path / REAL_VERSION).symlink_to(ROOT / REAL_VERSION)
+    (tmp_path / "maps").mkdir()
+    for record in json.loads((ROOT / REAL_VERSION / "map.json").read_text()):  # the devkit wants the raster maps, and reads nothing of them here
+        Image.new("L", (4, 4)).save(tmp_path / record["filename"])
+    theirs = devkit.NuScenes(version=REAL_VERSION, dataroot=str(tmp_path), verbose=False)
+    ours = NuScenesTables(ROOT, REAL_VERSION)
+    for scene in theirs.scene:
+        records = ours.scene(scene["token"])
+        at = scene["first_sample_token"]
+        for k, sample in enumerate(records.samples):
+            official = theirs.get("sample", at)
+            assert sample["token"] == official["token"]
+            assert {r["token"] for r in records.annotations[k]} == set(official["anns"])
+            data = theirs.get("sample_data", official["data"]["LIDAR_TOP"])
+            pose = theirs.get("ego_pose", data["ego_pose_token"])
+            got = ours.flat_pose("ego_pose", ours.get("ego_pose", records.data[k]["LIDAR_TOP"]["ego_pose_token"]))
+            np.testing.assert_allclose(got[:2], pose["translation"][:2])
+            for token in official["anns"]:
+                box = theirs.get_box(token)
+                mine = ours.flat_pose("sample_annotation", ours.get("sample_annotation", token))
+                np.testing.assert_allclose(mine[:2], box.center[:2])
+                assert math.cos(mine[2] - box.orientation.yaw_pitch_roll[0]) == pytest.approx(1.0)
+            at = official["next"]
+        assert at == ""
