@@ -10,9 +10,10 @@ from nuscenes_files import SAMPLES, SPEED, VERSION, tables, write
 from PIL import Image
 
 from drive.core.errors import DataError
+from drive.core.quaternion import heading, rotation_matrix, transform
 from drive.core.types import AgentType, Command
 from drive.datasets.nuscenes import DT, HISTORY, NuScenesDataset
-from drive.datasets.nuscenes_tables import NuScenesTables, agent_type, rotation_matrix, transform, yaw
+from drive.datasets.nuscenes_tables import NuScenesTables, agent_type
 from drive.metrics.nuscenes_l2 import lidar_positions
 
 ROOT = Path(__file__).resolve().parents[2] / "shared/data/real/SysCV__vis4d-test-data/nuscenes_test"
@@ -28,7 +29,7 @@ def data(tmp_path_factory):
 def test_rotations():
     matrix = rotation_matrix([math.cos(0.4), 0.0, 0.0, math.sin(0.4)])
     np.testing.assert_allclose(matrix @ [1, 0, 0], [math.cos(0.8), math.sin(0.8), 0.0], atol=1e-12)
-    assert yaw([math.cos(-1.5), 0.0, 0.0, math.sin(-1.5)]) == pytest.approx(-3.0)
+    assert heading(rotation_matrix([math.cos(-1.5), 0.0, 0.0, math.sin(-1.5)])) == pytest.approx(-3.0)
     np.testing.assert_allclose(transform([2.0, 0, 0, 0], [1, 2, 3]) @ [0, 0, 0, 1], [1, 2, 3, 1])  # quaternions need not be of unit length
 
 

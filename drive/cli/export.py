@@ -16,6 +16,8 @@ HELP = "write a run's model in half precision, with its card"
 LIMITS = {  # by dataset
     "embedded": "Trained on scenes of drive's embedded world alone: flat-coloured pictures of synthetic towns. It knows nothing of real cameras, "
     "lights, pedestrians or weather, and must not drive anything real.",
+    "av2": "Trained on Argoverse 2 logs whose cameras were rendered from map and boxes: it knows nothing of real pictures, and must not drive "
+    "anything real. Argoverse's licence (CC BY-NC-SA 4.0) may bind the weights as well.",
     "nuscenes": "Trained on nuScenes logs: it must not drive anything real. nuScenes' terms (non-commercial) may bind the weights as well.",
     "scenarionet": "Trained on real driving logs whose cameras were rendered from map and boxes: it knows nothing of real pictures, and must not "
     "drive anything real. The logs' licence may bind the weights as well.",

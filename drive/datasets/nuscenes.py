@@ -24,9 +24,10 @@ from PIL import Image
 
 from drive.core.errors import DataError
 from drive.core.geometry import compose, relative, wrap_angle
+from drive.core.quaternion import transform
 from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.core.types import PLAN_DT, PLAN_STEPS, Camera, Command, EgoTrack, Scenario, Tracks, Trajectory
-from drive.datasets.nuscenes_tables import LIDAR, NuScenesTables, SceneRecords, agent_type, transform
+from drive.datasets.nuscenes_tables import LIDAR, NuScenesTables, SceneRecords, agent_type
 from drive.datasets.route import find_route
 from drive.datasets.splits import NUSCENES_MINI, choose_logs
 
@@ -68,7 +69,7 @@ class NuScenesLog:
         """A corridor around the driven path, for privileged planners alone; never drawn."""
         path = find_route(RoadMap(self.name, {}, Polygons.from_rings([])), self.ego.poses_world).centerline
         line = shapely.LineString(path[:, :2])
-        ring = np.asarray(line.buffer(CORRIDOR).simplify(0.05).exterior.coords)[:-1]
+        ring = shapely.get_coordinates(shapely.get_exterior_ring(line.buffer(CORRIDOR).simplify(0.05)))[:-1]
         side = np.stack([-np.sin(path[:, 2]), np.cos(path[:, 2])], axis=-1) * 1.75
         lane = Lane("driven", path, path[:, :2] + side, path[:, :2] - side, 15.0)
         return RoadMap(self.name, {"driven": lane}, Polygons.from_rings([("driven", Layer.LANE, ring), ("corridor", Layer.DRIVABLE_AREA, ring)]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.core.errors import DataError
+from drive.core.quaternion import heading, rotation_matrix
 from drive.core.types import AgentType
 
 Array = NDArray[np.float64]
@@ -47,31 +48,6 @@ def agent_type(category: str) -> AgentType:
         return AgentType.VEHICLE
     named = {"movable_object.trafficcone": AgentType.TRAFFIC_CONE, "movable_object.barrier": AgentType.BARRIER}
     return named.get(category, AgentType.GENERIC_OBJECT)
-
-
-def rotation_matrix(quaternion: Iterable[float]) -> Array:
-    """(3, 3) of a unit quaternion w, x, y, z."""
-    w, x, y, z = np.asarray(list(quaternion), np.float64) / np.linalg.norm(list(quaternion))
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def yaw(quaternion: Iterable[float]) -> float:
-    """Heading in rad of a quaternion w, x, y, z: where its x axis points on the ground."""
-    matrix = rotation_matrix(quaternion)
-    return float(np.arctan2(matrix[1, 0], matrix[0, 0]))
-
-
-def transform(rotation: Iterable[float], translation: Iterable[float]) -> Array:
-    """(4, 4) of a quaternion and a translation."""
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation_matrix(rotation), list(translation)
-    return matrix
 
 
 @dataclass(frozen=True)
@@ -169,7 +145,7 @@ class NuScenesTables:
     def flat_pose(self, table: str, record: Mapping[str, Any]) -> Array:
         """(3,) x, y, heading, world. Raises DataError, naming table and token, on NaN and what is no pose."""
         try:
-            pose = np.array([*record["translation"][:2], yaw(record["rotation"])], np.float64)
+            pose = np.array([*record["translation"][:2], heading(rotation_matrix(record["rotation"]))], np.float64)
         except (TypeError, ValueError, IndexError) as error:
             raise DataError(f"{self.folder / table}.json: record {record['token']} holds no pose ({error})") from error
         if not np.isfinite(pose).all():

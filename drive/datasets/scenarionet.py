@@ -229,7 +229,7 @@ class ScenarioNetDataset(Sequence[Scenario]):
         return (self[i] for i in range(len(self)))
 
 
-def window(log: RenderedLog, present: int, split: str) -> Scenario:
+def window(log: RenderedLog, present: int, split: str, source: str = "scenarionet") -> Scenario:
     """The Scenario around step `present` of a log. Raises DataError where its history or future is not recorded."""
     record, route = log.record, log.route
     start, stop = present - HISTORY, present + FUTURE + 1
@@ -246,7 +246,7 @@ def window(log: RenderedLog, present: int, split: str) -> Scenario:
     future = poses[present + stride : stop : stride]
     return Scenario(
         id=f"{record.log_id}-{present:04d}",
-        source="scenarionet",
+        source=source,
         split=split,
         log_id=record.log_id,
         kind="stopped" if ego.state(present).speed < STOPPED else command.value,

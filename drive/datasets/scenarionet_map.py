@@ -55,8 +55,8 @@ def build_road_map(name: str, features: Mapping[str, Mapping[str, Any]], origin:
                 lanes[lane.id], shapes[lane.id] = lane, shape
     lanes = _link(lanes, features)
     lanes = _neighbors(lanes, features, _solid_lines(features, origin))
-    lanes = _blocks_and_junctions(lanes, shapes)
-    return RoadMap(name, lanes, _polygons(lanes, shapes, outline(features, origin)))
+    lanes = blocks_and_junctions(lanes, shapes)
+    return RoadMap(name, lanes, polygon_layers(lanes, shapes, outline(features, origin)))
 
 
 def _is_lane(feature: Mapping[str, Any]) -> bool:
@@ -104,11 +104,11 @@ def _lane(name: str, key: str, feature: Mapping[str, Any], origin: Array, has_po
         left, right = (_offset(centerline, side * np.full(len(line), CONNECTOR_WIDTH / 2.0)) for side in (1.0, -1.0))
     limit = float(feature.get("speed_limit_kmh") or 0.0) / 3.6
     limit = limit if 0.0 < limit <= MAX_SPEED_LIMIT else SPEED_LIMIT
-    turn = _turn(centerline) if connector else ""
+    turn = turn_of(centerline) if connector else ""
     return Lane(key, centerline, left, right, limit, connector, turn), shape
 
 
-def _turn(centerline: Array) -> str:
+def turn_of(centerline: Array) -> str:
     change = float(np.sum(wrap_angle(np.diff(centerline[:, 2]))))
     return "left" if change > TURN_ANGLE else "right" if change < -TURN_ANGLE else "straight"
 
@@ -233,7 +233,7 @@ def _groups(keys: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, 
     return {key: find(key) for key in root}
 
 
-def _blocks_and_junctions(lanes: dict[str, Lane], shapes: Mapping[str, BaseGeometry]) -> dict[str, Lane]:
+def blocks_and_junctions(lanes: dict[str, Lane], shapes: Mapping[str, BaseGeometry]) -> dict[str, Lane]:
     """Roadblocks: neighbours side by side, and connectors between the same two of them. Junctions: connectors that overlap."""
     links = [(k, n) for k, lane in lanes.items() for n in (lane.left_neighbor, lane.right_neighbor) if n]
     block = _groups(lanes, links)
@@ -292,7 +292,7 @@ def _tiles(area: BaseGeometry) -> list[Array]:
     return rings
 
 
-def _polygons(lanes: dict[str, Lane], shapes: Mapping[str, BaseGeometry], area: BaseGeometry) -> Polygons:
+def polygon_layers(lanes: dict[str, Lane], shapes: Mapping[str, BaseGeometry], area: BaseGeometry) -> Polygons:
     """All layers: lanes, connectors, roadblocks, intersections and the drivable area."""
     rings: list[Ring] = []
     blocks: dict[str, list[BaseGeometry]] = {}

@@ -38,6 +38,11 @@ def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Sele
         logs = ScenarioNetDataset(config["root"], split, stride=config["stride"])
         faults = tuple(f"{fault.path}: {fault.reason}" for fault in logs.faults)
         return Selected(logs, logs.fingerprint, logs.expected, faults)
+    if config["name"] == "av2":
+        from drive.datasets.av2 import Av2Dataset
+
+        recorded = Av2Dataset(config["root"], split, config["stride"])
+        return Selected(recorded, recorded.fingerprint, recorded.expected, tuple(recorded.faults))
     if config["name"] == "nuscenes":
         from drive.datasets.nuscenes import NuScenesDataset
 

@@ -1,0 +1,257 @@
+"""Argoverse 2 sensor logs as Scenarios: a hand-made log, damaged ones, and the three real ones where they are at hand."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+
+from drive.benchmarks.pdms import evaluate_pdms
+from drive.core.errors import DataError
+from drive.core.roadmap import Layer
+from drive.core.types import AgentType, Command
+from drive.datasets.av2 import Av2Dataset, find_logs, read_log, split_of
+from drive.planners.pdm import PdmExpert
+
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+feather = pytest.importorskip("pyarrow.feather")
+
+ROOT = Path(__file__).resolve().parents[2] / "shared/data/real/argoverse__av2-api/tests/unit"
+real = pytest.mark.skipif(not ROOT.is_dir(), reason="the real Argoverse 2 logs are not at hand")
+STEPS, SPEED, START = 100, 6.0, 10**18
+HEADING, X, Y = 0.3, 2000.0, 500.0  # of the road and where it starts
+
+
+def turned(angle):
+    return {"qw": math.cos(angle / 2), "qx": 0.0, "qy": 0.0, "qz": math.sin(angle / 2)}
+
+
+def at(s, left=0.0):
+    """City position `s` m along the road and `left` m beside it."""
+    c, n = math.cos(HEADING), math.sin(HEADING)
+    return X + c * s - n * left, Y + n * s + c * left
+
+
+def points(s_values, left):
+    return [dict(zip("xyz", (*at(s, left), 0.0))) for s in s_values]
+
+
+def lane(token, s0, s1, left, **changes):
+    s = np.linspace(s0, s1, 5)
+    record = {
+        "id": token, "is_intersection": False, "lane_type": "VEHICLE", "left_lane_boundary": points(s, left + 1.75), "right_lane_boundary": points(s, left - 1.75),
+        "left_lane_mark_type": "DASHED_WHITE", "right_lane_mark_type": "DASHED_WHITE", "successors": [], "predecessors": [],
+        "left_neighbor_id": None, "right_neighbor_id": None,
+    }  # fmt: skip
+    return {**record, **changes}
+
+
+def archive():
+    lanes = [
+        lane(1, -50, 40, 0.0, successors=[2], left_neighbor_id=3),
+        lane(2, 40, 60, 0.0, is_intersection=True, successors=[4, 99], predecessors=[1]),
+        lane(3, -50, 40, 3.5, right_neighbor_id=1, right_lane_mark_type="SOLID_WHITE"),
+        lane(4, 60, 150, 0.0, predecessors=[2]),
+        lane(5, -50, 150, -4.0, lane_type="BIKE"),
+    ]
+    area = points((-60, 160), 6.0) + points((160, -60), -6.0)
+    return {"lane_segments": {str(r["id"]): r for r in lanes}, "drivable_areas": {"7": {"id": 7, "area_boundary": area}}, "pedestrian_crossings": {}}
+
+
+def write(folder, tilt=0.0):
+    """A log: the ego drives at SPEED; a car 20 m ahead keeps pace; a cone stands; the ego's own box is among them."""
+    (folder / "map").mkdir(parents=True)
+    (folder / "map" / f"log_map_archive_{folder.name}____PIT_city_1.json").write_text(json.dumps(archive()))
+    fine = [START + 5_000_000 * k for k in range(20 * STEPS + 40)]  # 200 Hz
+    poses = []
+    for stamp in fine:
+        x, y = at(SPEED * (stamp - START) * 1e-9)
+        poses.append({"timestamp_ns": stamp, **turned(HEADING), "tx_m": x, "ty_m": y, "tz_m": 5.0})
+    boxes = []
+    for k in range(STEPS):
+        stamp, own = START + 100_000_000 * k, SPEED * 0.1 * k
+        seen = [("car", "REGULAR_VEHICLE", 20.0, 0.0, 4.5), ("cone", "CONSTRUCTION_CONE", 30.0 - own, 3.0, 0.4), ("ego", "EGO_VEHICLE", 1.4, 0.0, 4.8)]
+        for token, kind, ahead, left, length in seen:
+            size = {"length_m": length, "width_m": 0.4 * length, "height_m": 1.0}
+            boxes.append({"timestamp_ns": stamp, "track_uuid": token, "category": kind, **size, **turned(tilt), "tx_m": ahead, "ty_m": left, "tz_m": 0.5})
+    feather.write_feather(pa.Table.from_pylist(poses), folder / "city_SE3_egovehicle.feather")
+    feather.write_feather(pa.Table.from_pylist(boxes), folder / "annotations.feather")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("av2")
+    write(root / "val" / "log-a")
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(root):
+    return Av2Dataset(root, "val")
+
+
+def test_scenarios_every_half_second(data):
+    assert len(data) == data.expected == len(range(15, STEPS - 50, 5)) and data.faults == []
+    scene = data[3]
+    assert (scene.id, scene.source, scene.log_id, scene.split, scene.dt) == ("log-a-0030", "av2", "log-a", "val", 0.1)
+    assert scene.time_s == pytest.approx(3.0)
+    np.testing.assert_allclose(scene.logged_future(10).poses[:, 0], SPEED * 0.5 * np.arange(1, 11), atol=1e-9)
+    assert scene.ego.state(scene.present).speed == pytest.approx(SPEED)
+    assert scene.observation().images.shape == (1, 4, 112, 112, 3)
+
+
+def test_boxes_are_carried_to_the_city_and_the_ego_is_none_of_them(data):
+    scene = data[3]
+    assert set(scene.agents.ids) == {"car", "cone"}
+    car, cone = (scene.agents.ids.index(name) for name in ("car", "cone"))
+    origin = np.array(scene.notes["origin_world"])
+    k = scene.present + 20
+    np.testing.assert_allclose(scene.agents.poses_world[car, k], [*(np.array(at(20.0 + SPEED * 5.0)) - origin), HEADING], atol=1e-6)
+    np.testing.assert_allclose(scene.agents.poses_world[cone, :, :2] - (np.array(at(30.0, 3.0)) - origin), 0.0, atol=1e-6)
+    assert [scene.agents.types[i] for i in (car, cone)] == [AgentType.VEHICLE, AgentType.TRAFFIC_CONE]
+    np.testing.assert_allclose(scene.agents.size[car], [4.5, 1.8, 1.0])
+    np.testing.assert_allclose(np.hypot(*scene.agents.velocity_world[car, k]), SPEED, atol=1e-6)
+
+
+def test_lanes_links_and_areas_of_the_map(data):
+    road = data[0].road_map
+    assert set(road.lanes) == {"1", "2", "3", "4"}  # no bike lane
+    first, across = road.lanes["1"], road.lanes["2"]
+    assert first.successors == ("2",) and across.successors == ("4",) and across.is_connector and across.turn == "straight"
+    assert first.left_neighbor == "3" and road.lanes["3"].right_neighbor == ""  # a solid line lies to its right
+    assert first.roadblock == road.lanes["3"].roadblock != road.lanes["4"].roadblock
+    assert first.length == pytest.approx(90.0, abs=1e-6)
+    np.testing.assert_allclose(np.hypot(*(first.left - first.right).T), 3.5, atol=1e-9)
+    layers = [Layer(int(layer)) for layer in road.polygons.layers]
+    assert layers.count(Layer.LANE) == 3 and layers.count(Layer.LANE_CONNECTOR) == 1
+    area = shapely.union_all([shapely.Polygon(road.polygons.ring(i)) for i, layer in enumerate(layers) if layer is Layer.DRIVABLE_AREA])
+    assert area.area == pytest.approx(220.0 * 12.0, rel=1e-6)
+    assert data[0].route_lane_ids == ("1", "2")
+    assert data[0].command is Command.LANEFOLLOW  # a connector that no other one crosses is no junction
+
+
+def test_the_expert_drives_such_a_log_and_is_scored(data):
+    result = evaluate_pdms([data[0], data[4]], PdmExpert())
+    assert result.coverage == 1.0 and result.mean("dac") == result.mean("nc") == 1.0
+
+
+def test_splits_are_folders_and_nothing_else_is_trained_on(root, tmp_path):
+    assert split_of(Path("sensor/train/x")) == "train" and split_of(Path("elsewhere/x")) == "test"
+    with pytest.raises(DataError, match="no readable log of the split 'train'"):
+        Av2Dataset(root, "train")
+    with pytest.raises(DataError, match="no split 'dev'"):
+        Av2Dataset(root, "dev")
+    with pytest.raises(DataError, match="no folder"):
+        find_logs(tmp_path / "absent")
+    shutil.copytree(root / "val" / "log-a", tmp_path / "val" / "log-a")
+    shutil.copytree(root / "val" / "log-a", tmp_path / "val" / "again" / "log-a")
+    assert "twice" in Av2Dataset(tmp_path, "val").faults[0]
+
+
+def _rewrite(path, change):
+    rows = feather.read_table(path).to_pylist()
+    change(rows)
+    feather.write_feather(pa.Table.from_pylist(rows), path)
+
+
+def _map(folder):
+    return next((folder / "map").glob("log_map_archive_*"))
+
+
+def _edit_map(folder, change):
+    content = json.loads(_map(folder).read_text())
+    change(content)
+    _map(folder).write_text(json.dumps(content))
+
+
+NAN = float("nan")
+BOXES, POSES = "annotations.feather", "city_SE3_egovehicle.feather"
+DAMAGE = {
+    "truncated boxes": (lambda d: (d / BOXES).write_bytes((d / BOXES).read_bytes()[:900]), [BOXES, "cannot be read"]),
+    "no boxes": (lambda d: (d / BOXES).unlink(), ["holds 0 files annotations"]),
+    "a column short": (lambda d: _rewrite(d / BOXES, lambda rows: [r.pop("qz") for r in rows]), [BOXES, "qz"]),
+    "NaN in a box": (lambda d: _rewrite(d / BOXES, lambda rows: rows[7].update(tx_m=NAN)), [BOXES, "tx_m of row 7"]),
+    "a box without size": (lambda d: _rewrite(d / BOXES, lambda rows: rows[9].update(width_m=0.0)), [BOXES, "row 9", "size"]),
+    "a lost frame": (lambda d: _rewrite(d / BOXES, lambda rows: rows.__delitem__(slice(60, 63))), [BOXES, "0.200 s after frame 19"]),
+    "NaN in a pose": (lambda d: _rewrite(d / POSES, lambda rows: rows[11].update(qw=NAN)), [POSES, "qw of row 11"]),
+    "poses that end early": (lambda d: _rewrite(d / POSES, lambda rows: rows.__delitem__(slice(900, None))), [POSES, "no pose within"]),
+    "no map": (lambda d: _map(d).unlink(), ["log_map_archive", "holds 0 files"]),
+    "a torn map": (lambda d: _map(d).write_text(_map(d).read_text()[:300]), ["log_map_archive", "JSON"]),
+    "another file for a map": (lambda d: _map(d).write_text("[]"), ["log_map_archive", "no Argoverse 2 map"]),
+    "NaN in a boundary": (
+        lambda d: _edit_map(d, lambda m: m["lane_segments"]["2"]["left_lane_boundary"][0].update(x=NAN)),
+        ["log_map_archive", "record 2", "left_lane_boundary"],
+    ),
+    "an area without points": (lambda d: _edit_map(d, lambda m: m["drivable_areas"]["7"].pop("area_boundary")), ["record 7", "area_boundary"]),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE.values(), ids=DAMAGE)
+def test_a_log_at_fault_is_left_out_told_and_counted(root, tmp_path, case):
+    damage, words = case
+    for name in ("log-a", "log-b"):
+        shutil.copytree(root / "val" / "log-a", tmp_path / "val" / name)
+    damage(tmp_path / "val" / "log-b")
+    data = Av2Dataset(tmp_path, "val")
+    assert len(data) == 7 and data.expected == 14 and {s.log_id for s in data} == {"log-a"}
+    (fault,) = data.faults
+    assert "log-b" in fault and all(word in fault for word in words), fault
+
+
+def test_the_future_changes_no_byte_of_the_observation(root, tmp_path):
+    shutil.copytree(root / "val" / "log-a", tmp_path / "val" / "log-a")
+
+    def swerve(rows):
+        for row in rows:
+            if row["timestamp_ns"] > START + 3_050_000_000:
+                row["tx_m"] += 1.0
+
+    _rewrite(tmp_path / "val" / "log-a" / POSES, swerve)
+    _rewrite(tmp_path / "val" / "log-a" / BOXES, swerve)
+    plain, other = Av2Dataset(root, "val")[3].observation(), Av2Dataset(tmp_path, "val")[3].observation()
+    np.testing.assert_array_equal(plain.images, other.images)
+    np.testing.assert_array_equal(plain.ego_history, other.ego_history)
+    assert (plain.speed, plain.acceleration, plain.yaw_rate, plain.command) == (other.speed, other.acceleration, other.yaw_rate, other.command)
+
+
+@real
+def test_the_real_logs_hold_what_is_known_of_them():
+    logs = {folder.name[:8]: read_log(folder) for folder in find_logs(ROOT)}
+    assert {name: (log.steps, len(log.agents)) for name, log in logs.items()} == {"3b3570b4": (157, 119), "7fab2350": (156, 114), "adcf7d18": (156, 146)}
+    driven = [np.hypot(*np.diff(log.ego.poses_world[:, :2], axis=0).T).sum() for log in logs.values()]
+    assert all(35.0 < metres < 75.0 for metres in driven)
+
+
+@real
+def test_the_real_cars_stay_on_the_real_roads():
+    for split in ("val", "test"):
+        data = Av2Dataset(ROOT, split)
+        assert data.faults == [] and len(data) == data.expected == 19 * len(data.logs)
+        for log in data.logs.values():
+            polygons = log.road_map.polygons
+            area = shapely.union_all([shapely.Polygon(polygons.ring(i)) for i, layer in enumerate(polygons.layers) if layer == Layer.DRIVABLE_AREA])
+            assert shapely.contains_xy(area, log.record.ego.poses_world[:, :2]).all()
+            assert log.route.matched == 1.0 and 140 < len(log.road_map.lanes) < 200
+
+
+@real
+def test_the_real_tracks_agree_with_those_of_navsims_recorded_cases():
+    golden = ROOT.parents[3] / "golden" / "navsim"
+    for folder in golden.glob("av2_*"):
+        info = json.loads((folder / "scene.json").read_text())
+        log = read_log(next(path for path in find_logs(ROOT) if path.name == info["av2_log"]))
+        pose = np.array(info["ego"]["rear_axle"])
+        poses = log.ego.poses_world + [*log.origin, 0.0]
+        step = int(np.hypot(*(poses[:, :2] - pose[:2]).T).argmin())
+        np.testing.assert_allclose(poses[step], pose, atol=1e-9)
+        inputs = np.load(folder / "inputs.npz")
+        for a, agent in enumerate(info["agents"]):
+            mine = log.agents.ids.index(agent["token"])
+            count = min(51, log.steps - step)
+            both = inputs["agent_valid"][a, :count] & log.agents.valid[mine, step : step + count]
+            gap = log.agents.poses_world[mine, step : step + count, :2] + log.origin - inputs["agent_pose"][a, :count, :2]
+            assert both.any() and np.abs(gap[both]).max() < 0.15  # they left the car's tilt out
