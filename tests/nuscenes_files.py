@@ -62,8 +62,8 @@ def tables(scenes=("scene-0103", "scene-0916"), heading: float = 0.3) -> dict[st
     return out
 
 
-def write(root: Path, content: dict[str, list[dict]], can_bus: bool = False, images: bool = False) -> Path:
-    """The dataset folder."""
+def write(root: Path, content: dict[str, list[dict]], can_bus: bool = False, images: bool = False, steady: bool = False) -> Path:
+    """The dataset folder. can_bus: with messages that grow faster and turn; steady: with messages that tell the true motion."""
     (root / VERSION).mkdir(parents=True, exist_ok=True)
     for name, records in content.items():
         (root / VERSION / f"{name}.json").write_text(json.dumps(records))
@@ -71,12 +71,17 @@ def write(root: Path, content: dict[str, list[dict]], can_bus: bool = False, ima
         (root / "samples").mkdir(exist_ok=True)
         for k, record in enumerate(r for r in content["sample_data"] if r["filename"].endswith("jpg")):
             Image.fromarray(np.full((36, 64, 3), 10 + k, np.uint8)).save(root / record["filename"])
-    if can_bus:
+    if can_bus or steady:
         (root / "can_bus").mkdir(exist_ok=True)
         for i, scene in enumerate(content["scene"]):
             start = 1_500_000_000_000_000 + i * 10**9
             messages = [
-                {"utime": start + 20_000 * m, "vel": [SPEED + 0.01 * m, 0.0, 0.0], "accel": [0.5, 0.0, 9.8], "rotation_rate": [0.0, 0.0, 0.02]}
+                {
+                    "utime": start + 20_000 * m,
+                    "vel": [SPEED + (0.0 if steady else 0.01 * m), 0.0, 0.0],
+                    "accel": [0.0 if steady else 0.5, 0.0, 9.8],
+                    "rotation_rate": [0.0, 0.0, 0.0 if steady else 0.02],
+                }
                 for m in range(-10, 400)
             ]
             (root / "can_bus" / f"{scene['name']}_pose.json").write_text(json.dumps(messages))

@@ -48,7 +48,7 @@ def test_uniad_counts_an_unknown_future_as_no_error():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return NuScenesDataset(write(tmp_path_factory.mktemp("nuscenes"), tables()), "test", VERSION)
+    return NuScenesDataset(write(tmp_path_factory.mktemp("nuscenes"), tables(), steady=True), "test", VERSION)
 
 
 class Offset(ConstantVelocity):

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import av2_files
+import nuscenes_files
 import pytest
 import torch
 from scenarionet_logs import record, write
@@ -198,6 +200,41 @@ def test_real_logs_go_through_the_same_commands(place, capsys, monkeypatch):
     few = [f"dataset.root={place}/data", "dataset.train_scenes=24", "dataset.val_scenes=6", "dataset.test_scenes=6", "dataset.workers=1"]
     assert main([*settings, *few]) == 0
     assert "starting from the shipped tiny-drive" in capsys.readouterr().out
+
+
+def test_nuscenes_tables_go_through_the_same_commands(place, capsys):
+    nuscenes_files.write(place / "nuscenes", nuscenes_files.tables(("scene-0061", "scene-0103")))
+    data = ["dataset=nuscenes", f"dataset.root={place}/nuscenes", f"dataset.version={nuscenes_files.VERSION}"]
+    quick = [*QUICK, f"out={place}/nuscenes-runs", *data, "tokenizer.k=64"]
+    assert main(["train", "stage=sft", "stage.steps=2", "stage.batch=4", *quick]) == 0
+    assert "no validation logs" in capsys.readouterr().err
+    assert main(["train", "stage=grpo", "stage.steps=2", *quick]) == 2
+    assert "needs a map" in capsys.readouterr().err
+    sft = RunFolder.newest(place / "nuscenes-runs", "sft")
+    assert main(["eval", "benchmark=l2_stp3", "planner=vla", f"checkpoint={sft.path}", *data, f"out={sft.path}"]) == 0
+    shown = capsys.readouterr().out
+    assert "l2_stp3 (m, less is better" in shown and "100 %" in shown
+    assert main(["report", str(sft.path)]) == 0 and "l2_stp3" in (sft.path / "report.html").read_text()
+    assert main(["eval", "planner=constant_velocity", *data]) == 2
+    assert "needs a map" in capsys.readouterr().err
+
+
+def test_argoverse_logs_go_through_the_same_commands(place, capsys):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    for split, log in (("train", "log-a"), ("test", "log-b")):
+        av2_files.write(place / "av2" / split / log)
+    data = ["dataset=av2", f"dataset.root={place}/av2"]
+    quick = [*QUICK, f"out={place}/av2-runs", *data]
+    assert main(["train", "stage=sft", "stage.steps=2", "stage.batch=4", "tokenizer.k=64", *quick]) == 0
+    assert main(["train", "stage=grpo", "stage.steps=2", "stage.scenes=2", "stage.group=3", *quick]) == 0
+    grpo = RunFolder.newest(place / "av2-runs", "grpo")
+    for benchmark in ("pdms_v1_1", "epdms_v2_2"):
+        assert main(["eval", f"benchmark={benchmark}", "planner=vla", f"checkpoint={grpo.path}", *data, f"out={place}/av2-{benchmark}"]) == 0
+    assert main(["export", str(grpo.path), str(place / "av2-model")]) == 0
+    assert "Argoverse" in (place / "av2-model" / "README.md").read_text()
+    capsys.readouterr()
+    assert main(["eval", "benchmark=l2_uniad", "planner=constant_velocity", *data]) == 2
+    assert "dataset=nuscenes" in capsys.readouterr().err
 
 
 def test_a_planner_of_ones_own_is_named_by_its_module(data, tmp_path, monkeypatch, capsys):

@@ -78,7 +78,9 @@ class Result:
 
     def interval(self, name: str = "score") -> tuple[float, float]:
         """95 % bootstrap interval of the mean; whole logs are resampled."""
-        return bootstrap_interval(self.values(name), self.groups)
+        values, groups = self.values(name), self.groups
+        known = np.flatnonzero(~np.isnan(values))
+        return bootstrap_interval(values[known], [groups[i] for i in known])
 
     @property
     def coverage(self) -> float:

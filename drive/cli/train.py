@@ -138,15 +138,24 @@ class Splits(NamedTuple):
 
 def load_splits(config: dict[str, Any]) -> Splits:
     """The datasets of `config`; no validation split where the stage or the dataset has none."""
+    from drive.core.errors import ConfigError, DataError
     from drive.datasets.select import select
 
+    name = config["dataset"]["name"]
+    if name == "nuscenes" and config["stage"]["name"] == "grpo":
+        raise ConfigError("stage=grpo rewards pdms_v1_1, which needs a map, and dataset=nuscenes has none: take scenarionet or av2")
     data = select(config["dataset"], config["split"])
     if not config["stage"]["validate_scenes"]:
         return Splits(data, None)
-    if config["dataset"]["name"] == "scenarionet":
-        print("scenarionet has no validation logs: the stage runs without validation", file=sys.stderr)
-        return Splits(data, None)
-    return Splits(data, select(config["dataset"], "val"))
+    if name == "embedded":
+        return Splits(data, select(config["dataset"], "val"))
+    try:
+        val = None if name in ("scenarionet", "nuscenes") else select(config["dataset"], "val")
+    except DataError:
+        val = None
+    if val is None:
+        print(f"{name} has no validation logs here: the stage runs without validation", file=sys.stderr)
+    return Splits(data, val)
 
 
 def starting_policy(config: dict[str, Any], splits: Callable[[], Splits]) -> VlaPolicy:

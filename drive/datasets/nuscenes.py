@@ -2,7 +2,7 @@
 
 Frame: shifted by the ego's first position, rounded down to whole metres. The ego pose is nuScenes': the rear axle, that of the lidar's
 key frame. Motion at a key frame comes from the CAN bus where its files are there (the last message before it), else from the steps before
-it; never from later ones. The first 1.5 s of a scene lack a history: it is prolonged backwards at constant speed, and `notes` tell
+it (the first of a scene then has none: 0); never from later ones. The first 1.5 s of a scene lack a history: it is prolonged backwards at constant speed, and `notes` tell
 how many frames. The tables hold no vector map: the centreline is the driven path, no lane is known, the command is always LANEFOLLOW
 (what a route would say cannot be had without reading the future), and privileged planners get a corridor around the driven path
 for a road. Cameras are rendered from the boxes unless `camera` names one of nuScenes', whose image files are then read.
@@ -36,6 +36,7 @@ DT = 0.5  # s between key frames
 HISTORY, FUTURE = 3, PLAN_STEPS  # key frames before the present, and at most after it
 CORRIDOR = 5.0  # m to either side of the driven path
 STOPPED = 0.3  # m/s
+LATE = 100_000  # us by which CAN messages may begin after a scene does, or end before it
 
 
 def official_splits(version: str) -> Mapping[str, Sequence[str]]:
@@ -158,17 +159,17 @@ def _ego(tables: NuScenesTables, scene: SceneRecords, poses: Array, stamps: Sequ
     spans = np.diff(stamps) * 1e-6
     speed = np.concatenate([[0.0], step[:, 0] / spans])
     rate = np.concatenate([[0.0], step[:, 2] / spans])
-    if len(speed) > 1:
-        speed[0], rate[0] = speed[1], rate[1]  # the one key frame with nothing before it
     gain = np.concatenate([[0.0], np.diff(speed) / spans])
+    gain[1:2] = 0.0  # the first key frame has nothing before it: its motion is unknown, and stands as 0
     zero = np.zeros(len(poses))
     return EgoTrack(poses, np.column_stack([speed, zero]), np.column_stack([gain, zero]), rate)
 
 
 def _can_motion(path: Path, stamps: Sequence[int]) -> tuple[Array, Array, Array]:
-    """Velocity (S, 2), acceleration (S, 2) and yaw rate (S,) of the last message before each stamp, in us; the first one before any.
+    """Velocity (S, 2), acceleration (S, 2) and yaw rate (S,) of the last message before each stamp, in us.
 
-    Accelerations are means over the 0.5 s before: single readings shake.
+    A scene's first message may come up to LATE after its first key frame, which it then stands for. Accelerations are means over
+    the 0.5 s before: single readings shake.
     """
     try:
         messages = json.loads(path.read_text(encoding="utf-8"))
@@ -178,6 +179,8 @@ def _can_motion(path: Path, stamps: Sequence[int]) -> tuple[Array, Array, Array]
         raise DataError(f"{path} cannot be read as CAN pose messages ({error!r})") from error
     if not len(times) or not np.isfinite(values).all() or (np.diff(times) < 0).any():
         raise DataError(f"{path} holds no message, NaN, or times that run backwards")
+    if times[0] > stamps[0] + LATE or times[-1] < stamps[-1] - LATE:
+        raise DataError(f"{path} covers {times[0]} to {times[-1]} us, the scene {stamps[0]} to {stamps[-1]}: it is of another scene, or cut")
     last = np.maximum(np.searchsorted(times, np.asarray(stamps), side="right") - 1, 0)
     first = np.minimum(np.searchsorted(times, np.asarray(stamps) - round(DT * 1e6)), last)
     mean = np.stack([values[a : b + 1, 2:4].mean(axis=0) for a, b in zip(first, last)])
