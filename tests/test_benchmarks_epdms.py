@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false
 """How EPDMS v2.2 puts frames together: hand-made frames, NAVSIM's split files, and a published planner's 12,143 rows."""
 
 import csv
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from toy_scenes import toy_scenario
 
-from drive.benchmarks.epdms import Epdms, Frame, follow_up_weights, one_stage, predecessors, score_frame, two_stage
+from drive.benchmarks.epdms import Epdms, Frame, Place, follow_up_weights, predecessors, score_frame, two_stage
 from drive.benchmarks.evaluate import evaluate
 from drive.core.errors import DataError
+from drive.core.types import Plan, PlanStatus, Trajectory
 from drive.datasets.navsim_splits import TwoStageGroup, read_scene_filter, read_two_stage_groups
 from drive.metrics.epdms import EpdmsScene, combine, human_filter, score_epdms
 from drive.planners.constant_velocity import ConstantVelocity
@@ -23,11 +25,9 @@ SPLITS = REAL / "autonomousvision__navsim/navsim/planning/script/config/common/t
 PERFECT = dict.fromkeys(("nc", "dac", "ddc", "tlc", "ep", "ttc", "lk", "hc"), 1.0)
 
 
-def frame(token, log="log", time=0.0, end=(0.0, 0.0), jolt=0.0, **parts):
-    """A frame that drives on at a steady speed, or brakes by `jolt` m/s^2."""
-    states = np.zeros((41, 11))
-    states[:, 5] = jolt
-    return Frame(token, log, time, {**PERFECT, **parts}, states, np.array(end))
+def frame(token, log="log", time=0.0, end=(0.0, 0.0), **parts):
+    """A frame whose plan stands still."""
+    return Frame(token, log, time, {**PERFECT, **parts}, np.zeros((41, 11)), np.array(end))
 
 
 def test_weights_of_the_score():
@@ -39,17 +39,41 @@ def test_weights_of_the_score():
 
 
 def test_a_frame_follows_the_one_half_a_second_before_it_in_its_log():
-    frames = [frame("c", time=1.0), frame("a", time=0.0), frame("b", time=0.5), frame("far", time=1.56), frame("x", "other", 0.4)]
-    assert {token: before.token for token, before in predecessors(frames).items()} == {"b": "a", "c": "b"}
+    places = [Place("c", "log", 1.0), Place("a", "log", 0.0), Place("b", "log", 0.5), Place("far", "log", 1.56), Place("x", "other", 0.4)]
+    assert predecessors(places) == {"b": "a", "c": "b"}
 
 
-def test_one_stage_leaves_comfort_out_where_there_is_no_frame_before_and_counts_missing_frames_zero():
-    frames = [frame("a"), frame("b", time=0.5), frame("c", time=1.0, jolt=-2.0)]
-    result = one_stage(frames, expected=4)
-    np.testing.assert_allclose(result.values, [1.0, 1.0, 14 / 16, 0.0])
-    assert result.score == pytest.approx((2 + 14 / 16) / 4)
-    assert result.parts["ec"] == 0.5  # of the two frames that have one
-    assert (result.scored, result.expected, result.coverage) == (3, 4, 0.75)
+class Brakes(ConstantVelocity):
+    """Constant velocity, but for one scene that it brakes in and one that it fails on."""
+
+    name = "brakes"
+
+    def __init__(self, fails=""):
+        self.fails = fails
+
+    def plan(self, observations):
+        """Plans of the three scenes below."""
+        out = []
+        for observation, plan in zip(observations, super().plan(observations)):
+            if observation.id == self.fails:
+                out.append(Plan(None, PlanStatus.FAILED))
+                continue
+            poses = plan.trajectory.poses.copy()
+            if observation.id == "toy-1":
+                poses[:, 0] *= np.linspace(1.0, 0.6, len(poses))
+            out.append(Plan(Trajectory(poses, plan.trajectory.dt)))
+        return out
+
+
+def test_failing_a_frame_never_raises_the_mean():
+    scenes = [replace(toy_scenario(i), log_id="log", time_s=0.5 * i) for i in range(3)]
+    whole = evaluate(Epdms(), scenes, Brakes())
+    for scene in scenes:
+        part = evaluate(Epdms(), scenes, Brakes(scene.id))
+        assert part.mean() <= whole.mean() + 1e-12
+        follower = {"toy-0": "toy-1", "toy-1": "toy-2"}.get(scene.id)
+        assert all(row.parts["ec"] == 0.0 for row in part.rows if row.scenario_id == follower)
+    assert whole.rows[1].parts["ec"] == 0.0 and whole.rows[1].score > 0.5  # braking after constant speed is not comfortable
 
 
 def test_follow_ups_near_the_end_of_the_plan_weigh_more():
@@ -72,7 +96,6 @@ def test_two_stages_multiply_within_a_group():
     result = two_stage([group], frames, starts)
     # now: n1 starts where the plan ends and takes all the weight; previous: both are far off and weigh alike
     assert result.score == pytest.approx((1.0 * 11 / 16 + 1.0 * (1.0 + 0.0) / 2) / 2)
-    assert result.second_stage is not None
     assert result.second_stage["ttc"] == pytest.approx((0.0 + 1.0) / 2)
     assert result.second_stage["nc"] == pytest.approx((1.0 + 0.5) / 2)
     assert result.parts == dict.fromkeys(result.parts, 1.0)
@@ -88,6 +111,12 @@ def test_two_stages_count_a_missing_frame_zero():
     assert (result.scored, result.expected) == (5, 6)
     del frames["now"]
     assert two_stage([group], frames, starts).score == pytest.approx(14 / 16 * (14 / 16 / 2) / 2)
+
+
+def test_frames_of_a_pair_that_are_seconds_apart_are_refused():
+    group, frames, starts = groups_and_frames()
+    with pytest.raises(DataError, match="p1 and n1 are 3 s apart"):
+        two_stage([group], {**frames, "n1": frame("n1", "s1", 3.0)}, starts)
 
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the published scores are not at hand")
@@ -147,6 +176,9 @@ def test_a_malformed_group_is_told_by_number(tmp_path):
     path = tmp_path / "two.yaml"
     path.write_text("reactive_all_mapping:\n- ['a', 'b', [['c', 'd']]]\n- ['a', 'b', [['c']]]\n")
     with pytest.raises(DataError, match="group 1"):
+        read_two_stage_groups(path)
+    path.write_text("reactive_all_mapping:\n- ['a', 'b', []]\n")
+    with pytest.raises(DataError, match=r"group 0.*no follow-ups"):
         read_two_stage_groups(path)
     path.write_text("data_split: test\n")
     with pytest.raises(DataError, match="no two-stage split"):

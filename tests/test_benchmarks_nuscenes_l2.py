@@ -103,6 +103,13 @@ def test_other_data_and_other_benchmarks_are_refused(data):
         evaluate(Pdms(), data, ConstantVelocity())
 
 
+def test_a_set_without_a_scene_is_an_error_and_unread_ones_count_by_their_share(data):
+    with pytest.raises(DataError, match="none of the 2 scenes belongs"):
+        evaluate(L2Stp3(), [data[0], data[1]], ConstantVelocity())
+    half = evaluate(L2Stp3(), [data[i] for i in range(SAMPLES)], ConstantVelocity(), expected=2 * SAMPLES)  # the other scene was not read
+    assert half.expected == 2 * (SAMPLES - 8) and half.coverage == 0.5 and half.mean() == pytest.approx(25.0)
+
+
 def test_a_plan_too_short_for_three_seconds_has_failed(data, capsys):
     class Short(ConstantVelocity):
         def plan(self, observations):
@@ -132,5 +139,5 @@ def test_a_published_planner_on_the_two_real_scenes():
         count += int(known.all())
     assert (len(uniad), len(stp3)) == (81, 81 - 2 * (2 + 6)) and count == 81 - 2 * 6
     u, s = np.mean(uniad, axis=0), np.mean(stp3, axis=0)
-    assert (np.diff(u) > 0).all() and (s < u).all()
-    assert 0.1 < u[0] < 0.5 and u[2] < 3.0 and s[2] < 1.5
+    np.testing.assert_allclose(u, [0.245, 0.781, 1.794], atol=1e-3)  # as docs/benchmarks.md has them; with rear axles it would be 0.262, 0.805, 1.796
+    np.testing.assert_allclose(s, [0.174, 0.427, 0.878], atol=1e-3)

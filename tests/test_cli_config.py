@@ -2,6 +2,7 @@
 
 import enum
 import errno
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -273,3 +274,6 @@ def test_doctor_runs(capsys: pytest.CaptureFixture[str]):
 def test_doctor_compiles_the_kernels(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["doctor", "compile"]) == 0
     assert "numeric kernels compiled in" in capsys.readouterr().out
+    cached = {file.name.split("-")[0] for file in Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nbi")}
+    kernels = {"traffic_kernels.step_fleet", "raster.rasterise", "forecast._forecast", "pdms_areas.ego_areas", "kernels.kdisk_walk"}
+    assert kernels <= cached, kernels - cached

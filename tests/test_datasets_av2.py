@@ -91,6 +91,22 @@ def test_splits_are_folders_and_nothing_else_is_trained_on(root, tmp_path):
     assert "twice" in Av2Dataset(tmp_path, "val").faults[0]
 
 
+def test_links_to_folders_are_followed_and_the_fingerprint_is_of_what_is_read(root, tmp_path):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "log-a").symlink_to(root / "val" / "log-a")
+    (tmp_path / "val" / "loop").symlink_to(tmp_path)
+    data = Av2Dataset(tmp_path, "val")
+    assert len(data) == 7 and data.faults == []
+    copy = tmp_path / "copy"
+    shutil.copytree(root / "val" / "log-a", copy / "val" / "log-a")
+    before = Av2Dataset(copy, "val").fingerprint
+    (copy / "val" / "log-a" / "sensors").mkdir()
+    (copy / "val" / "log-a" / "sensors" / "sweep.feather").write_bytes(b"lidar")
+    assert Av2Dataset(copy, "val").fingerprint == before
+    _rewrite(copy / "val" / "log-a" / POSES, lambda rows: rows[5].update(tz_m=6.0))
+    assert Av2Dataset(copy, "val").fingerprint != before
+
+
 def _rewrite(path, change):
     rows = feather.read_table(path).to_pylist()
     change(rows)
@@ -118,6 +134,13 @@ DAMAGE = {
     "a lost frame": (lambda d: _rewrite(d / BOXES, lambda rows: rows.__delitem__(slice(60, 63))), [BOXES, "0.200 s after frame 19"]),
     "NaN in a pose": (lambda d: _rewrite(d / POSES, lambda rows: rows[11].update(qw=NAN)), [POSES, "qw of row 11"]),
     "poses that end early": (lambda d: _rewrite(d / POSES, lambda rows: rows.__delitem__(slice(900, None))), [POSES, "no pose within"]),
+    "no poses": (lambda d: (d / POSES).unlink(), [POSES, "cannot be read"]),
+    "a quaternion of zeros": (lambda d: _rewrite(d / POSES, lambda rows: rows[3].update(qw=0.0, qz=0.0)), [POSES, "row 3 is 0"]),
+    "text for numbers": (lambda d: _rewrite(d / BOXES, lambda rows: [r.update(tx_m=str(r["tx_m"])) for r in rows]), [BOXES, "tx_m is of type string"]),
+    "a lane without an id": (lambda d: _edit_map(d, lambda m: m["lane_segments"]["2"].pop("id")), ["record 2 of lane_segments", "no id"]),
+    "no lanes": (lambda d: _edit_map(d, lambda m: m.update(lane_segments={})), ["lane_segments holds no records"]),
+    "a null lane": (lambda d: _edit_map(d, lambda m: m["lane_segments"].update({"2": None})), ["record 2 of lane_segments"]),
+    "links that are no list": (lambda d: _edit_map(d, lambda m: m["lane_segments"]["2"].update(successors=5)), ["successors of record 2"]),
     "no map": (lambda d: _map(d).unlink(), ["log_map_archive", "holds 0 files"]),
     "a torn map": (lambda d: _map(d).write_text(_map(d).read_text()[:300]), ["log_map_archive", "JSON"]),
     "another file for a map": (lambda d: _map(d).write_text("[]"), ["log_map_archive", "no Argoverse 2 map"]),

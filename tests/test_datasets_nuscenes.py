@@ -169,6 +169,12 @@ FAULTS = {
     "a broken chain": ("sample", 4, lambda r: r.update(next=""), ["sample.json", "scene-0103", "14 samples", "has 5"]),
     "a sample that is not there": ("sample", 4, lambda r: r.update(next="elsewhere"), ["sample.json", "elsewhere"]),
     "an instance that is not there": ("sample_annotation", 0, lambda r: r.update(instance_token="ghost"), ["instance.json", "ghost"]),
+    "NaN in a calibration": ("calibrated_sensor", 0, lambda r: r.update(translation=[NAN, 0.0, 0.0]), ["calibrated_sensor.json", "c-lidar", "NaN"]),
+    "no direction": ("ego_pose", 4, lambda r: r.update(rotation=[0.0] * 4), ["ego_pose.json", "e-scene-0103-4", "no direction"]),
+    "a size of two numbers": ("sample_annotation", 0, lambda r: r.update(size=[1.0, 2.0]), ["sample_annotation.json", "scene-0103-car", "size"]),
+    "no size": ("sample_annotation", 0, lambda r: r.update(size=None), ["sample_annotation.json", "scene-0103-car", "size"]),
+    "a text for a time": ("sample", 4, lambda r: r.update(timestamp="soon"), ["sample.json", "scene-0103", "timestamps"]),
+    "a time twice": ("sample", 4, lambda r: r.update(timestamp=1_500_000_001_500_000), ["sample.json", "scene-0103", "ascend"]),
     "no lidar frame": ("sample_data", 0, lambda r: r.update(calibrated_sensor_token="c-cam"), ["sample_data.json", "scene-0103-0", "LIDAR_TOP"]),
 }
 
@@ -177,6 +183,11 @@ FAULTS = {
 def test_a_scene_at_fault_is_left_out_told_and_counted(tmp_path, case):
     table, index, change, words = case
     _edit(write(tmp_path, tables()), table, index, change)
+    if table == "calibrated_sensor":  # both scenes share it
+        with pytest.raises(DataError) as error:
+            NuScenesDataset(tmp_path, "test", VERSION)
+        assert all(word in str(error.value) for word in words)
+        return
     data = NuScenesDataset(tmp_path, "test", VERSION)
     assert len(data) == SAMPLES and data.expected == 2 * SAMPLES and {s.log_id for s in data} == {"scene-0916"}
     (fault,) = data.faults
@@ -206,6 +217,24 @@ def test_a_torn_can_bus_file_is_a_fault_of_its_scene(tmp_path):
     _cut(tmp_path / "can_bus" / "scene-0916_pose.json")
     data = NuScenesDataset(tmp_path, "test", VERSION)
     assert len(data) == SAMPLES and "scene-0916_pose.json" in data.faults[0]
+
+
+def test_a_can_bus_file_that_ends_early_is_a_fault_of_its_scene(tmp_path):
+    write(tmp_path, tables(), can_bus=True)
+    path = tmp_path / "can_bus" / "scene-0916_pose.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[:60]))
+    data = NuScenesDataset(tmp_path, "test", VERSION)
+    assert len(data) == SAMPLES and path.name in data.faults[0] and "no message within" in data.faults[0]
+
+
+def test_a_short_scene_counts_nothing_in_training_and_the_can_bus_is_part_of_the_fingerprint(tmp_path):
+    content = tables(("scene-0061", "scene-0553", "scene-0103"))
+    next(r for r in content["scene"] if r["name"] == "scene-0553")["nbr_samples"] = 5
+    next(r for r in content["sample"] if r["token"] == "scene-0553-4")["next"] = ""
+    data = NuScenesDataset(write(tmp_path, content), "train", VERSION)
+    assert len(data) == data.expected == SAMPLES - 10
+    before = data.fingerprint
+    assert NuScenesDataset(write(tmp_path, content, can_bus=True), "train", VERSION).fingerprint != before
 
 
 def test_no_scene_of_a_split_is_an_error(tmp_path):

@@ -110,6 +110,7 @@ def test_upstream_cases(speed, references, ratings, plans, expected):
         (np.zeros((1, 19, 2)), [straight(1.0)], [5.0], "20 or more"),
         (np.zeros((1, 20, 2)), [], [], "at least one"),
         (np.zeros((1, 20, 2)), [straight(1.0)], [-1.0], "nobody rated"),
+        (np.zeros((1, 20, 2)), [straight(1.0)], [float("nan")], "0..10"),
         (np.full((1, 20, 2), np.nan), [straight(1.0)], [5.0], "finite"),
         (np.zeros((1, 20, 2)), [np.zeros((0, 2))], [5.0], "at least one"),
     ],

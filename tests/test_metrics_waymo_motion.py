@@ -83,3 +83,5 @@ def test_batches_and_bad_shapes():
         min_ade(candidates[..., :15, :], truth, valid, 3)
     with pytest.raises(DataError, match="heading"):
         missed(candidates, truth[..., :2], valid, np.array([1.0, 1.0]), 3)
+    with pytest.raises(DataError, match="speed"):
+        missed(candidates, truth, valid, np.array([1.0, np.nan]), 3)

@@ -1,6 +1,7 @@
 """Benchmark epdms_v2_2: how NAVSIM v2.2 puts scores of scenes together, in one stage (navtest) and in two (navhard).
 
-One stage: the mean over frames; EC of a frame compares it with the frame before it in the same log. Two stages: each group's logged
+One stage: the mean over frames; EC of a frame compares it with the frame before it in the same log, and is 0 where that one has no
+plan, so that no failure ever raises a score. Two stages: each group's logged
 frames are weighed with the mean score of the synthetic frames that start near where the plan ended. Source: NAVSIM v2.2,
 scene_aggregator.py, run_pdm_score.py, run_pdm_score_one_stage.py. A frame without a score counts 0 here and lowers the coverage;
 NAVSIM's own scripts yield no number then.
@@ -11,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drive.benchmarks.evaluate import Scored
 from drive.benchmarks.results import SceneRow, Style
+from drive.core.errors import DataError
 from drive.core.types import PLAN_DT, Scenario, Trajectory
 from drive.datasets.navsim_splits import TwoStageGroup
 from drive.metrics.epdms import MULTIPLIERS, EpdmsScene, combine, human_filter, score_epdms
@@ -53,18 +56,27 @@ class Epdms:
         frame = Frame(scenario.id, scenario.log_id, scenario.time_s, parts, found.states[0], np.zeros(2))
         return Scored(float(filtered.score()[0]), {**parts, "ec": float("nan")}, frame)
 
-    def finish(self, rows: list[SceneRow], scored: Sequence[Scored | None]) -> list[SceneRow]:
-        """Rows with EC, and the score with it, where the frame half a second before is in the set and has a plan."""
-        frames = [item.detail for item in scored if item is not None]
-        before = predecessors(frames)
+    def finish(self, rows: list[SceneRow], scored: Sequence[Scored | None], scenarios: Sequence[Scenario]) -> list[SceneRow]:
+        """Rows with EC, and the score with it, where the frame half a second before is in the set: 0 if that one has no plan."""
+        before = predecessors([Place(s.id, s.log_id, s.time_s) for s in scenarios])
+        frames = {item.detail.token: item.detail for item in scored if item is not None}
         done = []
         for row, item in zip(rows, scored):
             if item is None or item.detail.token not in before:
                 done.append(row)
                 continue
-            ec = pair_comfort(item.detail, before[item.detail.token])
+            previous = frames.get(before[item.detail.token])
+            ec = 0.0 if previous is None else pair_comfort(item.detail, previous)
             done.append(replace(row, score=score_frame(item.detail, ec), parts={**row.parts, "ec": ec}))
         return done
+
+
+class Place(NamedTuple):
+    """Where a frame stands in its log."""
+
+    token: str
+    log_id: str
+    time_s: float
 
 
 @dataclass(frozen=True)
@@ -80,19 +92,19 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class EpdmsResult:
-    """The score and its parts, 0..1; `ec` is NaN where no frame has a predecessor."""
+class TwoStageResult:
+    """The score and its parts, 0..1, by the names of PARTS."""
 
     score: float
-    parts: dict[str, float]  # unweighted means by the names of PARTS
-    values: Array  # (frames or groups,) what `score` is the mean of
-    scored: int  # of
+    parts: dict[str, float]  # unweighted means over the first stage's frames
+    values: Array  # (groups,) what `score` is the mean of
+    scored: int  # frames with a plan, of
     expected: int
-    second_stage: dict[str, float] | None = None  # weighted parts of the synthetic frames
+    second_stage: dict[str, float]  # means of the weighted parts of the synthetic frames
 
     @property
     def coverage(self) -> float:
-        """Share of the expected frames with a score."""
+        """Share of the expected frames with a plan."""
         return self.scored / max(self.expected, 1)
 
 
@@ -102,35 +114,23 @@ def score_frame(frame: Frame, ec: float = float("nan")) -> float:
     return float(combine(parts, np.array([ec]))[0])
 
 
-def predecessors(frames: Sequence[Frame]) -> dict[str, Frame]:
-    """The frame before each, by token, in the same log: the latest one less than 0.55 s earlier; frames without one are not in it."""
+def predecessors(places: Sequence[Place]) -> dict[str, str]:
+    """Token of the frame before each, by token, in the same log: the latest one less than 0.55 s earlier; frames without one are not in it."""
     found = {}
-    for log in {frame.log_id for frame in frames}:
-        ordered = sorted((frame for frame in frames if frame.log_id == log), key=lambda frame: frame.time_s)
-        for before, frame in pairwise(ordered):
-            if 0.0 < frame.time_s - before.time_s < MAX_FRAME_GAP:
-                found[frame.token] = before
+    for log in {place.log_id for place in places}:
+        ordered = sorted((place for place in places if place.log_id == log), key=lambda place: place.time_s)
+        for before, place in pairwise(ordered):
+            if 0.0 < place.time_s - before.time_s < MAX_FRAME_GAP:
+                found[place.token] = before.token
     return found
 
 
 def pair_comfort(now: Frame, previous: Frame) -> float:
-    """EC of two plans of one log: 1, 0, or NaN where they are not 0 to 0.55 s apart."""
+    """EC of two plans of one log: 1 or 0. Raises DataError, naming them, where they are not 0 to 0.55 s apart."""
     gap = now.time_s - previous.time_s
     if not 0.0 < gap < MAX_FRAME_GAP:
-        return float("nan")
+        raise DataError(f"frames {previous.token} and {now.token} are {gap:g} s apart: extended comfort compares 0 to {MAX_FRAME_GAP} s")
     return float(extended_comfort(now.states[None], previous.states[None], gap)[0])
-
-
-def one_stage(frames: Sequence[Frame], expected: int | None = None) -> EpdmsResult:
-    """Mean over frames; those missing of `expected` count 0."""
-    expected = len(frames) if expected is None else expected
-    before = predecessors(frames)
-    comfort = [pair_comfort(frame, before[frame.token]) if frame.token in before else float("nan") for frame in frames]
-    values = np.array([score_frame(frame, ec) for frame, ec in zip(frames, comfort)] + [0.0] * (expected - len(frames)))
-    parts = {name: float(sum(frame.parts[name] for frame in frames)) / max(expected, 1) for name in PARTS if name != "ec"}
-    known = [ec for ec in comfort if not np.isnan(ec)]
-    parts["ec"] = float(np.mean(known)) if known else float("nan")
-    return EpdmsResult(float(values.mean()) if expected else 0.0, parts, values, len(frames), expected)
 
 
 def follow_up_weights(end_world: Array, starts_world: Array) -> Array:
@@ -144,12 +144,13 @@ def follow_up_weights(end_world: Array, starts_world: Array) -> Array:
     return weights / total if total > 1e-12 else np.full(len(weights), 1.0 / len(weights))
 
 
-def two_stage(groups: Sequence[TwoStageGroup], frames: Mapping[str, Frame], starts_world: Mapping[str, Array]) -> EpdmsResult:
+def two_stage(groups: Sequence[TwoStageGroup], frames: Mapping[str, Frame], starts_world: Mapping[str, Array]) -> TwoStageResult:
     """Mean over groups of (s_now * sum w s2_now + s_previous * sum w s2_previous) / 2.
 
     frames: by token, those with a plan; a missing one scores 0, and so does EC of its partner. starts_world: where the ego stands,
     (2,), in each follow-up, planned or not. EC of a pair counts for both of its frames. `parts` are unweighted means over the first
-    stage's frames, `second_stage` the means of the weighted parts; their product is not the score.
+    stage's frames, `second_stage` the means of the weighted parts; their product is not the score. Raises DataError, naming them,
+    where the frames of a pair are not 0 to 0.55 s apart.
     """
     values, first, second = [], [], []
     expected = scored = 0
@@ -167,7 +168,7 @@ def two_stage(groups: Sequence[TwoStageGroup], frames: Mapping[str, Frame], star
             first.append(rows[0, :-1])
             second.append(followed[:-1])
         values.append(float(np.mean(halves)))
-    return EpdmsResult(
+    return TwoStageResult(
         score=float(np.mean(values)) if values else 0.0,
         parts=dict(zip(PARTS, np.mean(first, axis=0).tolist())) if first else {},
         values=np.array(values),

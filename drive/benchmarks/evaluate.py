@@ -6,6 +6,7 @@ a scenario that could not be read.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -42,7 +43,7 @@ class Benchmark(Protocol):
         """The score of a plan, ego frame, of the scenario at `index` of the set. Raises DataError where it cannot be scored."""
         ...
 
-    def finish(self, rows: list[SceneRow], scored: Sequence[Scored | None]) -> list[SceneRow]:
+    def finish(self, rows: list[SceneRow], scored: Sequence[Scored | None], scenarios: Sequence[Scenario]) -> list[SceneRow]:
         """The rows after what takes several scenarios; scored[i] is that of rows[i], None where it has no plan."""
         ...
 
@@ -67,7 +68,10 @@ def evaluate(
         if benchmark.needs_map and scenario.notes.get("map") == "corridor":
             raise DataError(f"{benchmark.style.name} needs a map, and the {scenario.source} scenes have none: take benchmark=l2_uniad or l2_stp3")
     items = [scenario for scenario in given if benchmark.accepts(scenario)]
-    expected = (len(given) if expected is None else expected) - (len(given) - len(items))
+    if given and not items:
+        raise DataError(f"none of the {len(given)} scenes belongs to the set of {benchmark.style.name} ({benchmark.style.note})")
+    unread = 0 if expected is None else expected - len(given)  # of them, as large a share belongs to the set as of those read
+    expected = len(items) + (math.ceil(unread * len(items) / len(given)) if given else unread)
     rows: list[SceneRow] = []
     found: list[Scored | None] = []
     planner.reset()
@@ -77,7 +81,7 @@ def evaluate(
             row, scored = _score(benchmark, planner.name, scenario, plan, start + i)
             rows.append(row)
             found.append(scored)
-    return Result(planner.name, benchmark.finish(rows, found), expected, list(faults), benchmark.style.worst)
+    return Result(planner.name, benchmark.finish(rows, found, items), expected, list(faults), benchmark.style.worst)
 
 
 def _answers(planner: Planner | PrivilegedPlanner, scenarios: Sequence[Scenario]) -> list[Plan]:
@@ -120,6 +124,8 @@ def _score(benchmark: Benchmark, planner: str, scenario: Scenario, plan: Plan, i
     trajectory = plan.trajectory.to_ego(scenario.ego.poses_world[scenario.present])
     try:
         scored = benchmark.score(scenario, trajectory, index)
+        if math.isnan(scored.score):
+            raise DataError("its score is NaN")
     except DataError as error:
         print(f"{planner}: its plan of scene {scenario.id} cannot be scored: {error}", file=sys.stderr)
         return _row(scenario, replace(plan, trajectory=None, status=PlanStatus.FAILED), worst, nothing), None

@@ -36,7 +36,7 @@ class _L2:
             raise DataError(f"{self.style.name} measures in the LIDAR_TOP frame, which {scenario.source} scenes do not know: dataset=nuscenes has it")
         return True
 
-    def finish(self, rows: list[SceneRow], scored: Sequence[Scored | None]) -> list[SceneRow]:
+    def finish(self, rows: list[SceneRow], scored: Sequence[Scored | None], scenarios: Sequence[Scenario]) -> list[SceneRow]:
         """The rows as they are: every sample counts by itself."""
         return rows
 

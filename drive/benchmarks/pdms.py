@@ -36,7 +36,7 @@ class Pdms:
         found = score_pdms([scene], [trajectory.poses[None]], trajectory.dt)[0]
         return Scored(float(found.score[0]), {name: float(getattr(found, name)[0]) for name in PARTS})
 
-    def finish(self, rows: list[SceneRow], scored: Sequence[Scored | None]) -> list[SceneRow]:
+    def finish(self, rows: list[SceneRow], scored: Sequence[Scored | None], scenarios: Sequence[Scenario]) -> list[SceneRow]:
         """The rows as they are: every scenario counts by itself."""
         return rows
 

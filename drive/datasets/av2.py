@@ -7,7 +7,9 @@ rendered from map and boxes. A log belongs to the split (train, val, test) that 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,9 @@ Array = NDArray[np.float64]
 SPLITS = ("train", "val", "test")
 EGO_SIZE = (4.877, 1.852, 1.476)  # m, Ford Fusion, Argoverse's car
 EGO = "EGO_VEHICLE"
-POSES = "city_SE3_egovehicle.feather"
+POSES, BOXES = "city_SE3_egovehicle.feather", "annotations*.feather"
 TOLERANCE = 0.02  # s, of a step of 0.1 s
+TEXTS = ("track_uuid", "category")  # the other columns are numbers
 QUATERNION, POSITION, SIZE = ("qw", "qx", "qy", "qz"), ("tx_m", "ty_m", "tz_m"), ("length_m", "width_m", "height_m")
 KINDS = {
     **dict.fromkeys(("PEDESTRIAN", "STROLLER", "WHEELCHAIR", "OFFICIAL_SIGNALER"), AgentType.PEDESTRIAN),
@@ -52,13 +55,17 @@ def _columns(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
         table = feather.read_table(path, columns=list(wanted))
     except (ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    found = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in wanted if name not in table.column_names]
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}")
+    found = {name: table[name].to_numpy() for name in wanted}
     for name, values in found.items():
+        if (name in TEXTS) != (values.dtype.kind == "O") or (name == "timestamp_ns" and values.dtype.kind != "i"):
+            raise DataError(f"{path}: column {name} is of type {table.schema.field(name).type}")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise DataError(f"{path}: {name} of row {int(np.flatnonzero(~np.isfinite(values))[0])} is NaN or infinite")
+    if set(QUATERNION) <= set(found) and (still := ~_stacked(found, QUATERNION).any(axis=1)).any():
+        raise DataError(f"{path}: the quaternion of row {int(still.argmax())} is 0")
     return found
 
 
@@ -67,11 +74,20 @@ def _stacked(columns: dict[str, Any], names: Sequence[str]) -> Array:
 
 
 def find_logs(root: str | Path) -> list[Path]:
-    """Folders of sensor logs below `root`, sorted. Raises DataError if it is no folder."""
+    """Folders below `root` with any file of a sensor log, sorted; links to folders are followed. Raises DataError if it is no folder."""
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder: give the folder that holds the Argoverse 2 logs")
-    return sorted({path.parent.resolve() for path in root.rglob(POSES)})
+    found, seen = [], set()
+    for name, folders, files in os.walk(root, followlinks=True):
+        if os.path.realpath(name) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(name))
+        if POSES in files or any(fnmatch(file, BOXES) for file in files):
+            found.append(Path(name))
+            folders.clear()
+    return sorted(found)
 
 
 def split_of(log: Path) -> str:
@@ -81,9 +97,9 @@ def split_of(log: Path) -> str:
 
 def read_log(folder: Path) -> LogRecord:
     """The log in one folder. Raises DataError, naming file and row, where one of its files is at fault."""
-    boxes = sorted(folder.glob("annotations*.feather"))
+    boxes = sorted(folder.glob(BOXES))
     if len(boxes) != 1:
-        raise DataError(f"{folder} holds {len(boxes)} files annotations*.feather, want one")
+        raise DataError(f"{folder} holds {len(boxes)} files {BOXES}, want one")
     rows = _columns(boxes[0], ("timestamp_ns", "track_uuid", "category", *SIZE, *QUATERNION, *POSITION))
     stamps = np.unique(rows["timestamp_ns"])
     steps = np.diff(stamps) * 1e-9
@@ -174,7 +190,7 @@ class Av2Dataset(Sequence[Scenario]):
             raise DataError(f"the stride between scenarios must be at least 1 step, got {stride}")
         if split not in SPLITS:
             raise DataError(f"Argoverse 2 has no split {split!r}: choose from {', '.join(SPLITS)}")
-        self.root, self.split = Path(root).resolve(), split
+        self.root, self.split = Path(root), split
         self.logs: dict[str, Av2Log] = {}
         self.faults: list[str] = []
         folders = [folder for folder in find_logs(root) if split_of(folder.relative_to(self.root)) == split]
@@ -196,8 +212,9 @@ class Av2Dataset(Sequence[Scenario]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of this split's files."""
-        files = [path for log in self.logs.values() for path in sorted(log.record.path.rglob("*")) if path.suffix in (".feather", ".json")]
+        """sha256 of the files that this split is read from."""
+        folders = [log.record.path for log in self.logs.values()]
+        files = [path for folder in folders for path in (folder / POSES, *folder.glob(BOXES), _map_file(folder))]
         return fingerprint(self.root, files)
 
     def __len__(self) -> int:

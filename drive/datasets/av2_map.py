@@ -36,6 +36,13 @@ def read_map(path: Path) -> Mapping[str, Mapping[str, Any]]:
         raise DataError(f"{path} cannot be read as JSON ({error}): fetch it again") from error
     if not isinstance(content, dict) or not {"lane_segments", "drivable_areas"} <= set(content):
         raise DataError(f"{path} is no Argoverse 2 map: it lacks lane_segments or drivable_areas")
+    for layer in ("lane_segments", "drivable_areas"):
+        records = content[layer]
+        if not isinstance(records, dict) or not records:
+            raise DataError(f"{path}: {layer} holds no records")
+        for key, record in records.items():
+            if not isinstance(record, dict) or "id" not in record:
+                raise DataError(f"{path}: record {key} of {layer} has no id")
     return content
 
 
@@ -95,11 +102,18 @@ def _lane(record: Mapping[str, Any], origin: Array, path: Path) -> Lane:
         speed_limit=SPEED_LIMIT,
         is_connector=connector,
         turn=turn_of(centerline) if connector else "",
-        successors=tuple(str(i) for i in record.get("successors") or ()),
-        predecessors=tuple(str(i) for i in record.get("predecessors") or ()),
+        successors=_ids(record, "successors", path),
+        predecessors=_ids(record, "predecessors", path),
         left_neighbor=_reachable(record, "left"),
         right_neighbor=_reachable(record, "right"),
     )
+
+
+def _ids(record: Mapping[str, Any], field: str, path: Path) -> tuple[str, ...]:
+    ids = record.get(field) or []
+    if not isinstance(ids, list):
+        raise DataError(f"{path}: {field} of record {record['id']} is no list")
+    return tuple(str(i) for i in ids)
 
 
 def _reachable(record: Mapping[str, Any], side: str) -> str:

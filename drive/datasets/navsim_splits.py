@@ -69,6 +69,8 @@ def read_two_stage_groups(path: str | Path) -> tuple[TwoStageGroup, ...]:
     for number, entry in enumerate(content["reactive_all_mapping"]):
         try:
             now, previous, pairs = entry
+            if not pairs:
+                raise ValueError("it has no follow-ups")
             groups.append(TwoStageGroup(_text(now), _text(previous), tuple((_text(a), _text(b)) for a, b in pairs)))
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}: group {number} wants [now, previous, [[now, previous], …]]: {error}") from error

@@ -24,19 +24,18 @@ from PIL import Image
 
 from drive.core.errors import DataError
 from drive.core.geometry import compose, relative, wrap_angle
-from drive.core.quaternion import transform
 from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.core.types import PLAN_DT, PLAN_STEPS, Camera, Command, EgoTrack, Scenario, Tracks, Trajectory
 from drive.datasets.nuscenes_tables import LIDAR, NuScenesTables, SceneRecords, agent_type
 from drive.datasets.route import find_route
-from drive.datasets.splits import NUSCENES_MINI, choose_logs
+from drive.datasets.splits import NUSCENES_MINI, choose_logs, fingerprint
 
 Array = NDArray[np.float64]
 DT = 0.5  # s between key frames
 HISTORY, FUTURE = 3, PLAN_STEPS  # key frames before the present, and at most after it
 CORRIDOR = 5.0  # m to either side of the driven path
 STOPPED = 0.3  # m/s
-LATE = 100_000  # us by which CAN messages may begin after a scene does, or end before it
+LATE = 100_000  # us between a key frame and the last CAN message before it; a scene's first message may come as late
 
 
 def official_splits(version: str) -> Mapping[str, Sequence[str]]:
@@ -127,7 +126,7 @@ def read_log(tables: NuScenesTables, token: str, camera: str = "") -> NuScenesLo
         times=(np.array(stamps) - stamps[0]) * 1e-6,
         ego=_ego(tables, scene, poses, stamps),
         agents=_agents(tables, scene, origin),
-        lidar_from_ego=np.asarray(np.linalg.inv(transform(lidar["rotation"], lidar["translation"])), np.float64),
+        lidar_from_ego=np.asarray(np.linalg.inv(tables.pose("calibrated_sensor", lidar)), np.float64),
         files=files,
         camera=seen_by,
         root=tables.root,
@@ -146,8 +145,12 @@ def _camera(tables: NuScenesTables, scene: SceneRecords, channel: str) -> tuple[
         files.append(frame[channel]["filename"])
     record = scene.data[0][channel]
     calibrated = tables.get("calibrated_sensor", record["calibrated_sensor_token"])
-    pose = transform(calibrated["rotation"], calibrated["translation"])
-    return tuple(files), Camera(channel, record["width"], record["height"], np.array(calibrated["camera_intrinsic"], float), pose)
+    pose = tables.pose("calibrated_sensor", calibrated)
+    try:
+        intrinsics = np.array(calibrated["camera_intrinsic"], float).reshape(3, 3)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{tables.folder}/calibrated_sensor.json: record {calibrated['token']} has no intrinsics ({error})") from error
+    return tuple(files), Camera(channel, record["width"], record["height"], intrinsics, pose)
 
 
 def _ego(tables: NuScenesTables, scene: SceneRecords, poses: Array, stamps: Sequence[int]) -> EgoTrack:
@@ -168,7 +171,8 @@ def _ego(tables: NuScenesTables, scene: SceneRecords, poses: Array, stamps: Sequ
 def _can_motion(path: Path, stamps: Sequence[int]) -> tuple[Array, Array, Array]:
     """Velocity (S, 2), acceleration (S, 2) and yaw rate (S,) of the last message before each stamp, in us.
 
-    A scene's first message may come up to LATE after its first key frame, which it then stands for. Accelerations are means over
+    A scene's first message may come up to LATE after its first key frame, which it then stands for. Raises DataError, naming file
+    and key frame, where messages are missing. Accelerations are means over
     the 0.5 s before: single readings shake.
     """
     try:
@@ -179,9 +183,10 @@ def _can_motion(path: Path, stamps: Sequence[int]) -> tuple[Array, Array, Array]
         raise DataError(f"{path} cannot be read as CAN pose messages ({error!r})") from error
     if not len(times) or not np.isfinite(values).all() or (np.diff(times) < 0).any():
         raise DataError(f"{path} holds no message, NaN, or times that run backwards")
-    if times[0] > stamps[0] + LATE or times[-1] < stamps[-1] - LATE:
-        raise DataError(f"{path} covers {times[0]} to {times[-1]} us, the scene {stamps[0]} to {stamps[-1]}: it is of another scene, or cut")
     last = np.maximum(np.searchsorted(times, np.asarray(stamps), side="right") - 1, 0)
+    age = np.abs(np.asarray(stamps) - times[last])
+    if age.max() > LATE:
+        raise DataError(f"{path} has no message within {LATE / 1e6} s of the key frame at {stamps[int(age.argmax())]} us: it is of another scene, or cut")
     first = np.minimum(np.searchsorted(times, np.asarray(stamps) - round(DT * 1e6)), last)
     mean = np.stack([values[a : b + 1, 2:4].mean(axis=0) for a, b in zip(first, last)])
     return values[last, :2], mean, values[last, 4]
@@ -208,10 +213,7 @@ def _agents(tables: NuScenesTables, scene: SceneRecords, origin: Array) -> Track
             sizes[row].append(record["size"])
     if not rows:
         return Tracks.empty(steps)
-    size = np.array([np.median(np.asarray(s, float), axis=0)[[1, 0, 2]] for s in sizes])  # width, length, height there
-    if not np.isfinite(size).all() or (size <= 0.0).any():
-        bad = list(rows)[int(np.flatnonzero(~(np.isfinite(size) & (size > 0.0)).all(axis=1))[0])]
-        raise DataError(f"{tables.folder}/sample_annotation.json: instance {bad} has a box without a size")
+    size = np.stack([_size(tables, token, s) for token, s in zip(rows, sizes)])
     pose, mask = np.stack(poses), np.stack(valid)
     index = np.arange(steps)
     low = np.where(mask[:, np.maximum(index - 1, 0)], np.maximum(index - 1, 0), index)
@@ -219,6 +221,17 @@ def _agents(tables: NuScenesTables, scene: SceneRecords, origin: Array) -> Track
     at = np.arange(len(pose))[:, None]
     velocity = (pose[at, high, :2] - pose[at, low, :2]) / (np.maximum(high - low, 1) * DT)[..., None]
     return Tracks(tuple(rows), np.array(types, np.int64), size, pose, np.where(mask[..., None], velocity, 0.0), mask)
+
+
+def _size(tables: NuScenesTables, instance: str, boxes: Sequence[Sequence[float]]) -> Array:
+    """(3,) median length, width, height, m, of an instance's boxes, which write the width first."""
+    try:
+        size = np.median(np.array(boxes, np.float64).reshape(-1, 3), axis=0)[[1, 0, 2]]
+    except (TypeError, ValueError):
+        size = np.zeros(3)
+    if not (np.isfinite(size) & (size > 0.0)).all():
+        raise DataError(f"{tables.folder}/sample_annotation.json: instance {instance} has a box without a size")
+    return size
 
 
 def scenario_at(log: NuScenesLog, present: int, split: str) -> Scenario:
@@ -291,26 +304,24 @@ class NuScenesDataset(Sequence[Scenario]):
         self.logs: list[NuScenesLog] = []
         self.faults: list[str] = []
         self.expected = 0
+        short = FUTURE if split == "train" else 0  # training imitates whole plans: key frames with less future are for evaluation alone
         for name in chosen:
-            self.expected += self.tables.get("scene", scenes[name])["nbr_samples"]
+            count = self.tables.get("scene", scenes[name])["nbr_samples"]
+            self.expected += max(count - short, 0) if isinstance(count, int) else 1
             try:
                 self.logs.append(read_log(self.tables, scenes[name], camera))
             except DataError as error:
                 self.faults.append(str(error))
         if not self.logs:
             raise DataError(f"{self.tables.folder} has no readable scene of the split {split!r}: {'; '.join(self.faults[:3]) or 'none is there'}")
-        # Training imitates whole plans: key frames with less future than one are for evaluation alone.
-        short = FUTURE if split == "train" else 0
         self._at = [(log, step) for log in self.logs for step in range(len(log.tokens) - short)]
-        self.expected -= short * len(chosen)
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the version's tables, in order of name."""
-        total = hashlib.sha256(f"{self.split} {self.camera}".encode())
-        for path in sorted(self.tables.folder.glob("*.json")):
-            total.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-        return total.hexdigest()
+        """sha256 over split, camera, the version's tables and the CAN files of the split's scenes; images are not read for it."""
+        can = [self.tables.root / "can_bus" / f"{log.name}_pose.json" for log in self.logs]
+        files = [*self.tables.folder.glob("*.json"), *(path for path in can if path.is_file())]
+        return hashlib.sha256(f"{self.split} {self.camera} {fingerprint(self.tables.root, files)}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self._at)

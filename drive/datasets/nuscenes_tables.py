@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.core.errors import DataError
-from drive.core.quaternion import heading, rotation_matrix
+from drive.core.quaternion import heading, transform
 from drive.core.types import AgentType
 
 Array = NDArray[np.float64]
@@ -122,6 +123,8 @@ class NuScenesTables:
     def scene(self, token: str) -> SceneRecords:
         """One scene. Raises DataError, naming the record, where its chain of samples is broken or a sample has no lidar frame."""
         scene = self.get("scene", token)
+        if not isinstance(scene["nbr_samples"], int) or scene["nbr_samples"] < 1:
+            raise DataError(f"{self.folder}/scene.json: scene {scene['name']} has {scene['nbr_samples']!r} samples")
         samples, at = [], scene["first_sample_token"]
         while at:
             sample = self.get("sample", at)
@@ -131,6 +134,9 @@ class NuScenesTables:
             at = sample["next"]
         if len(samples) != scene["nbr_samples"]:
             raise DataError(f"{self.folder}/sample.json: scene {scene['name']} has {scene['nbr_samples']} samples, its chain has {len(samples)}")
+        stamps = [sample["timestamp"] for sample in samples]
+        if not all(isinstance(stamp, int) for stamp in stamps) or any(b <= a for a, b in pairwise(stamps)):
+            raise DataError(f"{self.folder}/sample.json: the timestamps of scene {scene['name']} do not ascend")
         for sample in samples:
             if LIDAR not in self._data_of.get(sample["token"], {}):
                 raise DataError(f"{self.folder}/sample_data.json: sample {sample['token']} of {scene['name']} has no key frame of {LIDAR}")
@@ -142,12 +148,19 @@ class NuScenesTables:
             annotations=tuple(self._annotations_of.get(sample["token"], ()) for sample in samples),
         )
 
-    def flat_pose(self, table: str, record: Mapping[str, Any]) -> Array:
-        """(3,) x, y, heading, world. Raises DataError, naming table and token, on NaN and what is no pose."""
+    def pose(self, table: str, record: Mapping[str, Any]) -> Array:
+        """(4, 4) of a record's rotation and translation. Raises DataError, naming table and token, on NaN and what is no pose."""
         try:
-            pose = np.array([*record["translation"][:2], heading(rotation_matrix(record["rotation"]))], np.float64)
-        except (TypeError, ValueError, IndexError) as error:
+            turn, place = np.array(record["rotation"], np.float64), np.array(record["translation"], np.float64)
+        except (TypeError, ValueError) as error:
             raise DataError(f"{self.folder / table}.json: record {record['token']} holds no pose ({error})") from error
-        if not np.isfinite(pose).all():
-            raise DataError(f"{self.folder / table}.json: record {record['token']} has NaN or infinity in its pose")
-        return pose
+        if turn.shape != (4,) or place.shape != (3,):
+            raise DataError(f"{self.folder / table}.json: record {record['token']} holds no pose: rotation {turn.shape}, translation {place.shape}")
+        if not (np.isfinite(turn).all() and np.isfinite(place).all()) or not turn.any():
+            raise DataError(f"{self.folder / table}.json: record {record['token']} has NaN, infinity or no direction in its pose")
+        return transform(turn, place)
+
+    def flat_pose(self, table: str, record: Mapping[str, Any]) -> Array:
+        """(3,) x, y, heading, world, of a record; raises as `pose` does."""
+        matrix = self.pose(table, record)
+        return np.array([*matrix[:2, 3], heading(matrix)])

@@ -99,7 +99,10 @@ class PdmScene:
 
         Steering starts at zero, as NAVSIM does it. Where the scenario's clock is not 10 Hz, agents are interpolated between
         their first and last sample (one seen once stands in all frames). A log that ends within 4 s leaves no reference.
+        Raises DataError for scenes without a map, whose road is a corridor around the driven path.
         """
+        if scenario.notes.get("map") == "corridor":
+            raise DataError(f"scene {scenario.id} has no map, and a PDM score means nothing without one")
         now = scenario.present
         initial = state_array(scenario.ego.state(now))
         initial[7:] = 0.0

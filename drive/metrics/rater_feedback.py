@@ -56,7 +56,7 @@ def rater_feedback_score(plans: Array, references: Sequence[Array], ratings: Seq
         raise DataError(f"rfs takes plans (N, {steps} or more, 2+), 5 s at {rate} Hz, got {plans.shape}")
     if not len(references) or len(references) != len(ratings):
         raise DataError(f"rfs takes one rating per reference and at least one, got {len(references)} and {len(ratings)}")
-    if min(ratings) < 0.0 or max(ratings) > 10.0:
+    if not all(0.0 <= rating <= 10.0 for rating in ratings):
         raise DataError(f"ratings lie in 0..10, got {list(ratings)}: a frame that nobody rated (-1) has no score")
     if any(np.ndim(reference) != 2 or not len(reference) for reference in references):
         raise DataError("a reference has waypoints (T, 2+), and at least one")

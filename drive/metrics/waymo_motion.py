@@ -74,6 +74,8 @@ def missed(candidates: Array, truth: Array, valid: NDArray[np.bool_], speed: Arr
     candidates, truth = _checked(candidates, truth, valid)
     if truth.shape[-1] < 3:
         raise DataError("a miss is measured along and across the true heading: give truth (…, 16, 3)")
+    if not np.isfinite(speed).all():
+        raise DataError("a miss depends on the object's speed, got NaN or infinity")
     at = MEASURED[seconds]
     here = np.where(valid[..., at, None], truth[..., at, :3], 0.0)
     gap = candidates[..., :k, at, :] - here[..., None, :2]

@@ -75,8 +75,13 @@ def add_evaluation(
     An earlier result of the same planner, or of other data or another benchmark, is replaced, and that is told.
     """
     others = []
+    stored = None
     if (folder / RESULTS).is_file():
-        stored = read_results(folder)
+        try:
+            stored = read_results(folder)
+        except DataError as error:  # a finished evaluation is not thrown away for an old file
+            print(f"{folder}: the earlier evaluation is replaced: {error}", file=sys.stderr)
+    if stored is not None:
         same = (stored.fingerprint, stored.style.name) == (fingerprint, style.name) and all(other.expected == result.expected for other in stored.results)
         others = [other for other in stored.results if same and other.planner != result.planner]
         gone = [other.planner for other in stored.results if other not in others]

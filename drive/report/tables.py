@@ -184,7 +184,7 @@ def _row_to_json(row: SceneRow) -> dict[str, Any]:
 
 def _result_from_json(item: Mapping[str, Any]) -> Result:
     rows = [_row_from_json(row) for row in item["rows"]]
-    return Result(item["planner"], rows, item["expected"], list(item["faults"]), item["worst"])
+    return Result(item["planner"], rows, item["expected"], list(item["faults"]), item.get("worst", 0.0))
 
 
 def _row_from_json(row: Mapping[str, Any]) -> SceneRow:
