@@ -23,7 +23,7 @@ from drive.simulators.traffic import Traffic
 VEHICLES = 20
 SEEDS = 3
 MINUTES = 2.0
-SCENES, WORKERS = 280, 2
+SCENES, WORKERS = 1000, 2
 
 
 def step_time() -> Row:
