@@ -79,6 +79,9 @@ def test_the_expert_drives_such_a_log_and_is_scored(data):
 
 
 def test_splits_are_folders_and_nothing_else_is_trained_on(root, tmp_path):
+    assert len(Av2Dataset(root / "val", "val")) == len(Av2Dataset(root / "val" / "log-a", "val")) == 7  # whichever folder is the root
+    with pytest.raises(DataError, match="its logs are of val"):
+        Av2Dataset(root / "val", "test")
     assert split_of(Path("sensor/train/x")) == "train" and split_of(Path("elsewhere/x")) == "test"
     with pytest.raises(DataError, match="no readable log of the split 'train'"):
         Av2Dataset(root, "train")

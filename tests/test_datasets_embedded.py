@@ -17,7 +17,7 @@ from drive.datasets.embedded import EmbeddedDataset, ensure_embedded, load_teach
 from drive.datasets.episode import EpisodeConfig, record_episode, town_map
 from drive.datasets.episode_file import EpisodeFile, episode_name, write_episode
 from drive.datasets.generate import generate
-from drive.datasets.select import readable
+from drive.datasets.select import readable, spread
 from drive.simulators.world_events import drivable_area
 
 CAMERA = Camera.front(32, 32)
@@ -183,7 +183,7 @@ def test_broken_files_are_named_and_counted(folder, tmp_path):
     meta = np.frombuffer(json.dumps(poisoned.meta).encode(), np.uint8)
     write_episode(poisoned.path, {"meta": meta, **poisoned.arrays, "ego": ego})
     data = EmbeddedDataset(tmp_path)
-    good, faults = readable(data, len(data))
+    good, faults = readable(data, range(len(data)))
     assert len(good) + len(faults) == len(data) == 30
     assert any(episode_name(0) in fault for fault in faults)
     assert any(episode_name(1) in fault and "ego" in fault for fault in faults)
@@ -226,3 +226,8 @@ def test_the_card_counts(folder):
     assert facts["planner"] == "route_follower" and set(facts["scenes_by_town"]) == {"val_b"}
     assert str(folder.parent) not in (folder / "card.json").read_text()
     assert facts["fingerprint"] in (folder / "README.md").read_text()
+
+
+def test_some_scenes_are_spread_over_the_set():
+    assert spread(10, 10) == spread(10, 99) == list(range(10))
+    assert spread(10, 4) == [0, 3, 6, 9] and spread(10, 1) == [0] and spread(0, 5) == []

@@ -106,6 +106,13 @@ def test_motion_from_the_can_bus_is_the_last_message_before_the_frame(tmp_path):
     assert (now.acceleration, now.yaw_rate) == (pytest.approx(0.5), pytest.approx(0.02))
 
 
+def test_val_is_another_name_of_the_test_split(tmp_path):
+    data = NuScenesDataset(write(tmp_path, tables()), "val", VERSION)
+    assert len(data) == 2 * SAMPLES and data[0].split == "test"
+    with pytest.raises(DataError, match="no key frame of CAM_FORNT; it has CAM_FRONT, LIDAR_TOP"):
+        NuScenesDataset(tmp_path, "val", VERSION, camera="CAM_FORNT")
+
+
 def test_images_are_read_where_a_camera_is_named(tmp_path):
     content = tables()
     data = NuScenesDataset(write(tmp_path, content, images=True), "test", VERSION, camera="CAM_FRONT")
@@ -198,7 +205,7 @@ def test_a_missing_image_is_a_fault_of_its_scene(tmp_path):
     write(tmp_path, tables(), images=True)
     (tmp_path / "samples" / "cam-scene-0103-7.jpg").unlink()
     data = NuScenesDataset(tmp_path, "test", VERSION, camera="CAM_FRONT")
-    assert len(data) == SAMPLES and "cam-scene-0103-7.jpg" in data.faults[0] and "missing" in data.faults[0]
+    assert len(data) == SAMPLES and "cam-scene-0103-7.jpg" in data.faults[0] and "is missing" in data.faults[0]
     (tmp_path / "samples" / "cam-scene-0916-4.jpg").write_bytes(b"\xff\xd8 torn")
     with pytest.raises(DataError, match=r"cam-scene-0916-4\.jpg"):
         data[4].observation()

@@ -64,6 +64,9 @@ def test_training_off_the_training_split_must_be_forced(split):
         refuse_evaluation_split(split)
     refuse_evaluation_split(split, force=True)
     refuse_evaluation_split("train")
+    with pytest.raises(DataError) as error:
+        refuse_evaluation_split("test", can_force=False)
+    assert "force" not in str(error.value)
 
 
 def test_the_fingerprint_sees_names_and_bytes_but_not_the_place(tmp_path):

@@ -243,7 +243,7 @@ def test_a_planner_of_ones_own_is_named_by_its_module(data, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert main(["eval", "planner=custom", "planner.target=my_planner_of_a_test:Creep", *data]) == 0
     assert "creep" in capsys.readouterr().out
-    for target, words in (("my_planner_of_a_test:NoPlanner", "is no planner"), ("my_planner_of_a_test:Absent", "Absent"), ("nowhere:X", "nowhere"), ("x", "module:Class")):
+    for target, words in (("my_planner_of_a_test:NoPlanner", "is no planner"), ("my_planner_of_a_test:Absent", "Absent"), ("nowhere:X", "nowhere"), ("x", "module:Class"), ("my_planner_of_a_test:", "module:Class")):
         assert main(["eval", "planner=custom", f"planner.target={target}", *data]) == 2
         shown = capsys.readouterr().err
         assert words in shown and "Traceback" not in shown
@@ -261,9 +261,14 @@ def test_eval_of_another_benchmark_names_it_in_every_file(place, data, capsys):
     printed = capsys.readouterr()
     assert "epdms_v2_2 (0-100" in printed.out and "TLC not judged" in printed.out
     assert "epdms_v2_2 [95 %]" in (out / "table.md").read_text() and json.loads((out / "results.json").read_text())["benchmark"] == "epdms_v2_2"
-    assert main(["eval", "planner=constant_velocity", *data, f"out={out}"]) == 0
+    before = (out / "table.md").read_text()
+    assert main(["eval", "planner=constant_velocity", *data, f"out={out}"]) == 2  # another benchmark
+    assert "holds results of epdms_v2_2" in capsys.readouterr().err and (out / "table.md").read_text() == before
+    few = ["eval", "benchmark=epdms_v2_2", "planner=constant_velocity", "max_scenes=3", *data]
+    assert main([*few, f"out={out}"]) == 2 and "max_scenes=3" in capsys.readouterr().err  # another set
+    assert main(few) == 0 and "3 of its 6 scenes, evenly spread" in capsys.readouterr().out
+    assert main(["eval", "benchmark=epdms_v2_2", "planner=constant_velocity", *data, f"out={out}"]) == 0
     assert "the earlier evaluation of constant_velocity is replaced" in capsys.readouterr().err
-    assert "epdms" not in (out / "table.md").read_text()
 
 
 def test_partial_coverage_is_marked_counted_and_fails(place, data, monkeypatch, capsys):

@@ -43,6 +43,13 @@ class Collector(HTMLParser):
         assert self.open.pop() == tag
 
 
+def evaluated(run, result, scenarios):
+    """The report of a run with this evaluation alone."""
+    (run.path / "results.json").unlink(missing_ok=True)
+    add_evaluation(run.path, result, run.config, "digest", scenarios)
+    return write_report(run)
+
+
 @pytest.fixture
 def run(tmp_path):
     folder = RunFolder.create(tmp_path, "sft", {"stage": {"name": "sft", "note": EVIL}}, ["drive", "train", f"name={EVIL}"])
@@ -83,7 +90,7 @@ def test_report_of_a_run_without_evaluation(run):
 
 def test_report_draws_plans_and_escapes_what_the_model_said(run):
     scenarios = [toy_scenario(i) for i in range(5)]
-    text = write_report(run, result_of(scenarios), scenarios).read_text(encoding="utf-8")
+    text = evaluated(run, result_of(scenarios), scenarios).read_text(encoding="utf-8")
     page = check_alone(text)
     assert page.tags.count("img") == 5 and "evil.example" in text and "PARTIAL 80.0 %" in text
     assert "no plan: undecodable" in text and "Best plans" in text and "Worst plans" in text
@@ -93,14 +100,14 @@ def test_report_draws_plans_and_escapes_what_the_model_said(run):
 
 def test_pictures_of_other_results_are_not_shown(run):
     scenarios = [toy_scenario(i) for i in range(3)]
-    write_report(run, result_of(scenarios), scenarios)
-    text = write_report(run, partial_result()).read_text(encoding="utf-8")
+    evaluated(run, result_of(scenarios), scenarios)
+    text = evaluated(run, partial_result(), None).read_text(encoding="utf-8")
     assert "<img" not in text and "PARTIAL 50.0 %" in text and "log-3: truncated" in text
 
 
 def test_scenarios_of_another_set_are_refused(run):
     with pytest.raises(DataError, match="not among the scenarios"):
-        write_report(run, result_of([toy_scenario(i) for i in range(3)]), [toy_scenario(i) for i in (1, 1, 1)])
+        evaluated(run, result_of([toy_scenario(i) for i in range(3)]), [toy_scenario(i) for i in (1, 1, 1)])
 
 
 def test_report_of_a_run_that_logged_nothing(tmp_path):
@@ -137,9 +144,14 @@ def test_evaluations_of_several_planners_share_a_folder(tmp_path, capsys):
     assert [r.planner for r in read_results(tmp_path).results] == ["b", "a"] and not capsys.readouterr().err
     add_evaluation(tmp_path, replace(result_of(scenes), planner="a"), config, "d", scenes)
     assert [r.planner for r in read_results(tmp_path).results] == ["a", "b"] and "of a is replaced" in capsys.readouterr().err
-    add_evaluation(tmp_path, replace(result_of(scenes), planner="c"), config, "other data", scenes)
-    assert [r.planner for r in read_results(tmp_path).results] == ["c"] and "a, b is replaced" in capsys.readouterr().err
+    for fingerprint, settings in (("other data", config), ("d", {**config, "max_scenes": 2})):
+        with pytest.raises(DataError, match="name another folder"):
+            add_evaluation(tmp_path, replace(result_of(scenes), planner="c"), settings, fingerprint, scenes)
+    assert [r.planner for r in read_results(tmp_path).results] == ["a", "b"]  # nothing is lost
     assert stored_picture(tmp_path, 0) is not None
+    (tmp_path / "results.json").write_text('{"format": 0}')  # of an older drive
+    add_evaluation(tmp_path, replace(result_of(scenes), planner="c"), config, "d", scenes)
+    assert [r.planner for r in read_results(tmp_path).results] == ["c"] and "is replaced" in capsys.readouterr().err
 
 
 def test_verb_writes_the_report(run, capsys):

@@ -57,8 +57,10 @@ def test_text_table_is_aligned_and_names_the_benchmark():
     head, rule, first, second = lines[2:6]
     assert len({len(line) for line in (head, rule, first, second)}) == 1
     assert [i for i, c in enumerate(rule) if c == " "] == [i for i, c in enumerate(rule) if c == " " and first[i] == " "]
-    assert lines[6] == "PARTIAL: vla has 2 of 4 scenes scored (1 undecodable, 1 not read); the others count 0 in its means."
-    assert len(lines) == 7  # nothing is said of the full one
+    assert lines[6] == "The intervals come from 3 logs: they say little."
+    assert lines[7] == "PARTIAL: vla has 2 of 4 scenes scored (1 undecodable, 1 not read); the others count 0 in its means."
+    assert len(lines) == 8  # nothing else is said of the full one
+    assert len(text_table([full_result(count=5)], "toy").splitlines()) == 5
 
 
 def test_markdown_table_has_one_cell_per_column_even_with_a_pipe_in_a_name():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
@@ -111,7 +112,9 @@ def _plan_batch(planner: Planner | PrivilegedPlanner, scenarios: Sequence[Scenar
     except Exception as error:  # a planner is anybody's code: whatever it raises is a failed plan, told and scored 0
         if len(scenarios) > 1:
             return [plan for scenario in scenarios for plan in _plan_batch(planner, [scenario])]
-        print(f"{planner.name} failed on scene {scenarios[0].id}: {type(error).__name__}: {error}", file=sys.stderr)
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        print(f"{planner.name} failed on scene {scenarios[0].id}: {type(error).__name__}: {error}{where}", file=sys.stderr)
         return [Plan(None, PlanStatus.FAILED)]
 
 

@@ -5,7 +5,7 @@
 
 Generates scenes of the embedded towns, fits a codebook, fine-tunes the shipped tiny-base (SFT), reinforces it (GRPO), prints
 pdms_v1_1 on the test town for two blind baselines, SFT, GRPO and the expert, and films the car driving that town in closed loop.
-Everything lands in out=; the runs below it are ordinary run folders.
+All but the scenes (dataset.root=) lands in out=; the runs below it are ordinary run folders.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def run(argv: list[str]) -> int:
     from drive.planners.pdm import PdmExpert
     from drive.planners.vla.planner import VlaPlanner
     from drive.report.html import write_report
+    from drive.report.plans import add_evaluation
     from drive.report.tables import text_table, write_results
 
     start = time.perf_counter()
@@ -41,7 +42,7 @@ def run(argv: list[str]) -> int:
     settings = ["stage=grpo", f"checkpoint={sft.path}", f"stage.steps={steps}", f"stage.validate_every={steps}", f"reward.fee_per_token={fee}"]
     grpo = _train(settings, config, data)
     test = select(config["dataset"], "test")
-    scenes, faults = readable(test.scenarios, len(test.scenarios))
+    scenes, faults = readable(test.scenarios, range(len(test.scenarios)))
     planners = [ConstantVelocity(), ConstantAcceleration(), VlaPlanner(_policy(sft)), VlaPlanner(_policy(grpo)), PdmExpert()]
     names = ("constant_velocity", "constant_acceleration", "vla after SFT", "vla after GRPO", "expert")
     results = []
@@ -50,8 +51,9 @@ def run(argv: list[str]) -> int:
         results.append(evaluate_pdms(scenes, planner, config["batch"], test.expected, [*test.faults, *faults], progress=True))
     title = "embedded test (a town never seen in training)"
     print(text_table(results, title))
-    write_results(out / "results", results, config, test.fingerprint)
-    print(f"report: {write_report(grpo, results[3], scenes)}")
+    write_results(out / "results", results, {**config, "split": "test"}, test.fingerprint)
+    add_evaluation(grpo.path, results[3], {**grpo.config, "split": "test"}, test.fingerprint, scenes)
+    print(f"report: {write_report(grpo)}")
     _film(planners[3], out, config)
     print(f"done in {(time.perf_counter() - start) / 60:.1f} min")
     return 0 if all(result.coverage >= 1.0 for result in results) else 1

@@ -31,8 +31,8 @@ def run(argv: list[str]) -> int:
     from drive.cli.config import load_config
     from drive.cli.schema import require_at_least
     from drive.core.errors import ConfigError
-    from drive.datasets.select import readable, select
-    from drive.report.plans import add_evaluation
+    from drive.datasets.select import readable, select, spread
+    from drive.report.plans import add_evaluation, refuse_other_results
     from drive.report.tables import text_table
 
     config: Any = OmegaConf.to_container(load_config("eval", argv), resolve=True)
@@ -44,14 +44,23 @@ def run(argv: list[str]) -> int:
     data = select(config["dataset"], config["split"])
     count = min(len(data.scenarios), config["max_scenes"] or len(data.scenarios))
     expected = min(config["max_scenes"] or data.expected, data.expected)
-    scenes, faults = readable(data.scenarios, count)
+    if config["out"]:
+        refuse_other_results(Path(config["out"]), data.fingerprint, config["max_scenes"], benchmark.style)  # before hours of planning
+    scenes, faults = readable(data.scenarios, spread(len(data.scenarios), count))
     result = evaluate(benchmark, scenes, planner, config["batch"], expected, [*data.faults, *faults], progress=True)
-    print(text_table([result], f"{config['dataset']['name']} {config['split']}", benchmark.style))
+    print(text_table([result], data_title(config, count, len(data.scenarios)), benchmark.style))
     for fault in result.faults:
         print(f"not read: {fault}")
     if config["out"]:
         add_evaluation(Path(config["out"]), result, config, data.fingerprint, scenes, benchmark.style)
     return 0 if result.coverage >= 1.0 else 1
+
+
+def data_title(config: dict[str, Any], count: int, total: int) -> str:
+    """What was evaluated on, for the line over the table."""
+    words = [config["dataset"]["name"], config["dataset"].get("version", ""), config["split"]]
+    part = f", {count} of its {total} scenes, evenly spread" if count < total else ""
+    return " ".join(word for word in words if word) + part
 
 
 def make_planner(config: dict[str, Any]):
@@ -98,7 +107,9 @@ def custom_planner(target: str):
     from drive.core.errors import ConfigError
     from drive.core.protocols import Planner, PrivilegedPlanner
 
-    module, _, name = target.partition(":")
+    module, colon, name = target.partition(":")
+    if not (module and colon and name):
+        raise ConfigError(f"planner.target={target}: give module:Class, as in planner.target=my_module:MyPlanner")
     sys.path.insert(0, "")  # the current folder, as `python -m` has it
     try:
         planner = getattr(importlib.import_module(module), name)()

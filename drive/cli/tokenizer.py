@@ -35,7 +35,7 @@ def run(argv: list[str]) -> int:
     section = to_dataclass({k: v for k, v in config["tokenizer"].items() if k not in ("name", "codebook")}, CodebookConfig, "tokenizer")
     folder = Path(config["out"])
     if argv[0] == "fit":
-        refuse_evaluation_split(config["split"])
+        refuse_evaluation_split(config["split"], can_force=False)
         data = select(config["dataset"], config["split"])
         codebook = fit_codebook(data.scenarios, section, data.fingerprint)
         codebook.save(folder)

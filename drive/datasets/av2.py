@@ -193,7 +193,7 @@ class Av2Dataset(Sequence[Scenario]):
         self.root, self.split = Path(root), split
         self.logs: dict[str, Av2Log] = {}
         self.faults: list[str] = []
-        folders = [folder for folder in find_logs(root) if split_of(folder.relative_to(self.root)) == split]
+        folders = [folder for folder in find_logs(root) if split_of(folder.absolute()) == split]
         for folder in folders:
             try:
                 log = Av2Log(read_log(folder), cameras or (Camera.front(),), cache_images)
@@ -206,7 +206,9 @@ class Av2Dataset(Sequence[Scenario]):
                 continue
             self.logs[log.record.log_id] = log
         if not self.logs:
-            raise DataError(f"{root} has no readable log of the split {split!r}: {'; '.join(self.faults[:3]) or f'none of its folders holds {POSES}'}")
+            others = sorted({split_of(folder.absolute()) for folder in find_logs(root)})
+            there = f"its logs are of {', '.join(others)}" if others else f"none of its folders holds {POSES}"
+            raise DataError(f"{root} has no readable log of the split {split!r}: {'; '.join(self.faults[:3]) or there}")
         self._windows = [(key, at) for key, log in sorted(self.logs.items()) for at in range(HISTORY, log.record.steps - FUTURE, stride)]
         self.expected = len(self._windows) + len(self.faults) * max(-(-len(self._windows) // len(self.logs)), 1)
 

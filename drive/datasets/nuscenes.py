@@ -139,10 +139,16 @@ def _camera(tables: NuScenesTables, scene: SceneRecords, channel: str) -> tuple[
     files = []
     for sample, frame in zip(scene.samples, scene.data):
         if channel not in frame:
-            raise DataError(f"{tables.folder}/sample_data.json: sample {sample['token']} of {scene.name} has no key frame of {channel}")
-        if not (tables.root / frame[channel]["filename"]).is_file():
-            raise DataError(f"{tables.root / frame[channel]['filename']}: the image of sample {sample['token']} is missing")
+            raise DataError(
+                f"{tables.folder}/sample_data.json: sample {sample['token']} of {scene.name} has no key frame of {channel}; it has {', '.join(sorted(frame))}"
+            )
         files.append(frame[channel]["filename"])
+    missing = [file for file in files if not (tables.root / file).is_file()]
+    if missing:
+        raise DataError(
+            f"{tables.root / missing[0]} is missing, and so are {len(missing) - 1} more of the {len(files)} images of {scene.name}: fetch them, or let "
+            "dataset.camera='' render"
+        )
     record = scene.data[0][channel]
     calibrated = tables.get("calibrated_sensor", record["calibrated_sensor_token"])
     pose = tables.pose("calibrated_sensor", calibrated)
@@ -298,6 +304,7 @@ class NuScenesDataset(Sequence[Scenario]):
         A scene that cannot be read is kept in `faults`, which name file and record, and its samples count in `expected`.
         Raises DataError on tables that cannot be read, and on a split without a readable scene.
         """
+        split = "test" if split == "val" else split  # nuScenes' val is what papers test on
         self.tables, self.split, self.camera = NuScenesTables(root, version), split, camera
         scenes = {record["name"]: token for token, record in self.tables.table("scene").items()}
         chosen = choose_logs(official_splits(version), split, scenes)

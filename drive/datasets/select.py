@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +51,17 @@ def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Sele
     raise ConfigError(f"no dataset is named {config['name']!r}")
 
 
-def readable(scenarios: Sequence[Scenario], count: int) -> tuple[list[Scenario], list[str]]:
-    """The scenarios among the first `count` that can be read, and what is wrong with each of the others, naming file and record."""
+def spread(total: int, count: int) -> list[int]:
+    """`count` indexes evenly spread over `total`, all of them where they are no more: the first scenes alone would be of one log."""
+    count = min(count, total)
+    return [round(k * (total - 1) / max(count - 1, 1)) for k in range(count)]
+
+
+def readable(scenarios: Sequence[Scenario], indexes: Iterable[int]) -> tuple[list[Scenario], list[str]]:
+    """The scenarios of `indexes` that can be read, and what is wrong with each of the others, naming file and record."""
     good: list[Scenario] = []
     faults: list[str] = []
-    for index in range(count):
+    for index in indexes:
         try:
             good.append(scenarios[index])
         except DataError as error:

@@ -79,12 +79,13 @@ def choose_logs(splits: Mapping[str, Sequence[str]], split: str, available: Iter
     return tuple(log for log in available if log in set(splits[split]))
 
 
-def refuse_evaluation_split(split: str, force: bool = False) -> None:
+def refuse_evaluation_split(split: str, force: bool = False, can_force: bool = True) -> None:
     """Raises DataError when a training stage is given an evaluation split, unless forced."""
     if split != "train" and not force:
         kind = "an evaluation split" if split in EVALUATION_SPLITS else "not the training split"
         raise DataError(
-            f"split {split!r} is {kind}: scores on it would mean nothing after training. Train on 'train', or force it knowingly with force=true"
+            f"split {split!r} is {kind}: scores on it would mean nothing after training. Train on 'train'"
+            + (", or force it knowingly with force=true" if can_force else "")
         )
 
 

@@ -15,8 +15,7 @@ import yaml
 from drive.benchmarks.results import Result, Style
 from drive.core.files import atomic_write_text
 from drive.core.runs import RunFolder
-from drive.core.types import Scenario
-from drive.report.plans import extremes, parts_text, store_evaluation, stored_picture
+from drive.report.plans import extremes, parts_text, stored_picture
 from drive.report.plots import chart, metric_groups, metric_series, number
 from drive.report.tables import RESULTS, StoredResults, columns, data_words, heading, notes, read_results, table_cells
 
@@ -24,14 +23,8 @@ REPORT = "report.html"
 PAGE = Path(__file__).with_name("page.html")
 
 
-def write_report(run: RunFolder, result: Result | None = None, scenarios: Sequence[Scenario] | None = None) -> Path:
-    """Write or refresh report.html in the run folder; its path.
-
-    A `result` is first stored in the folder (results.json, table.md) and, with the `scenarios` of its rows, its best and worst
-    plans are drawn (plans/). Without one, what the folder already holds is shown. Raises DataError on a damaged run folder.
-    """
-    if result is not None:
-        store_evaluation(run, result, scenarios)
+def write_report(run: RunFolder) -> Path:
+    """Write or refresh report.html in the run folder from what the folder holds; its path. Raises DataError on a damaged run folder."""
     stored = read_results(run.path) if (run.path / RESULTS).is_file() else None
     lines = run.metrics()
     sections = [_head(run, lines), _evaluation(run, stored), _curves(lines), _last_values(lines), _settings(run)]

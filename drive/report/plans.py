@@ -15,7 +15,6 @@ from drive.benchmarks.pdms import STYLE as PDMS
 from drive.benchmarks.results import Result, SceneRow, Style
 from drive.core.errors import DataError
 from drive.core.files import atomic_folder
-from drive.core.runs import RunFolder
 from drive.core.types import Scenario
 from drive.report.pictures import plan_picture
 from drive.report.tables import RESULTS, read_results, write_results
@@ -56,23 +55,14 @@ def parts_text(row: SceneRow, style: Style = PDMS) -> str:
     return "   ".join(f"{name} {row.parts[name]:.3g}" for name in style.shown if not math.isnan(row.parts[name]))
 
 
-def store_evaluation(run: RunFolder, result: Result, scenarios: Sequence[Scenario] | None) -> None:
-    """Write results.json, table.md and, where scenarios are given, plans/ into the run folder.
-
-    scenarios are those that were scored; raises DataError where one of a row is not among them.
-    """
-    ids = "\n".join(row.scenario_id for row in result.rows)
-    write_results(run.path, [result], run.config, f"scenes:{hashlib.sha256(ids.encode()).hexdigest()[:16]}")
-    if scenarios is not None:
-        _draw(run.path, result, scenarios, PDMS)
-
-
 def add_evaluation(
-    folder: Path, result: Result, config: Mapping[str, Any], fingerprint: str, scenarios: Sequence[Scenario], style: Style = PDMS
+    folder: Path, result: Result, config: Mapping[str, Any], fingerprint: str, scenarios: Sequence[Scenario] | None, style: Style = PDMS
 ) -> None:
-    """Put a result in front of those of other planners on the same data in `folder` (results.json, table.md), and draw its plans.
+    """Put a result in front of those of other planners on the same data in `folder` (results.json, table.md); with `scenarios`, those
+    that were scored, its best and worst plans are drawn (plans/).
 
-    An earlier result of the same planner, or of other data or another benchmark, is replaced, and that is told.
+    An earlier result of the same planner is replaced, and that is told. Raises DataError where the folder holds results of other data
+    or another benchmark, or a row's scenario is not among those given.
     """
     others = []
     stored = None
@@ -82,13 +72,25 @@ def add_evaluation(
         except DataError as error:  # a finished evaluation is not thrown away for an old file
             print(f"{folder}: the earlier evaluation is replaced: {error}", file=sys.stderr)
     if stored is not None:
-        same = (stored.fingerprint, stored.style.name) == (fingerprint, style.name) and all(other.expected == result.expected for other in stored.results)
-        others = [other for other in stored.results if same and other.planner != result.planner]
-        gone = [other.planner for other in stored.results if other not in others]
-        if gone:
-            print(f"{folder}: the earlier evaluation of {', '.join(gone)} is replaced", file=sys.stderr)
+        refuse_other_results(folder, fingerprint, config.get("max_scenes"), style)
+        others = [other for other in stored.results if other.planner != result.planner]
+        if len(others) < len(stored.results):
+            print(f"{folder}: the earlier evaluation of {result.planner} is replaced", file=sys.stderr)
     write_results(folder, [result, *others], config, fingerprint, style)
-    _draw(folder, result, scenarios, style)
+    if scenarios is not None:
+        _draw(folder, result, scenarios, style)
+
+
+def refuse_other_results(folder: Path, fingerprint: str, max_scenes: int | None, style: Style) -> None:
+    """Raise DataError where `folder` holds readable results that do not belong into one table with those to come; max_scenes as eval has it."""
+    try:
+        stored = read_results(folder)
+    except DataError:
+        return
+    wanted = [style.name, f"data {fingerprint[:12]}", f"max_scenes={max_scenes or 0}"]
+    there = [stored.style.name, f"data {stored.fingerprint[:12]}", f"max_scenes={stored.config.get('max_scenes') or 0}"]
+    if wanted != there:
+        raise DataError(f"{folder} holds results of {', '.join(there)}, these are of {', '.join(wanted)}: name another folder with out=")
 
 
 def _draw(target: Path, result: Result, scenarios: Sequence[Scenario], style: Style) -> None:

@@ -21,6 +21,7 @@ from drive.core.types import PlanStatus
 
 RESULTS, TABLE = "results.json", "table.md"
 FORMAT = 1
+FEW_LOGS = 5  # below which an interval over logs is told to say little
 
 
 def columns(style: Style) -> tuple[str, ...]:
@@ -67,8 +68,11 @@ def _cells(result: Result, style: Style) -> list[str]:
 
 
 def notes(results: Sequence[Result]) -> list[str]:
-    """One sentence for each result that does not cover its set: how many scenes are missing, and why."""
+    """One sentence on intervals of few logs, and one for each result that does not cover its set: how many scenes are missing, and why."""
     said = []
+    few = min((result.logs for result in results), default=FEW_LOGS)
+    if few < FEW_LOGS:
+        said.append(f"The intervals come from {few} log{'s' if few > 1 else ''}: they say little.")
     for result in results:
         scored = sum(row.status is PlanStatus.OK for row in result.rows)
         if scored == result.expected:
