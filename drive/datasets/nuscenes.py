@@ -28,6 +28,7 @@ from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.core.types import PLAN_DT, PLAN_STEPS, Camera, Command, EgoTrack, Scenario, Tracks, Trajectory
 from drive.datasets.nuscenes_tables import LIDAR, NuScenesTables, SceneRecords, agent_type
 from drive.datasets.route import find_route
+from drive.datasets.scenarionet_log import central_velocity
 from drive.datasets.splits import NUSCENES_MINI, choose_logs, fingerprint
 
 Array = NDArray[np.float64]
@@ -221,12 +222,7 @@ def _agents(tables: NuScenesTables, scene: SceneRecords, origin: Array) -> Track
         return Tracks.empty(steps)
     size = np.stack([_size(tables, token, s) for token, s in zip(rows, sizes)])
     pose, mask = np.stack(poses), np.stack(valid)
-    index = np.arange(steps)
-    low = np.where(mask[:, np.maximum(index - 1, 0)], np.maximum(index - 1, 0), index)
-    high = np.where(mask[:, np.minimum(index + 1, steps - 1)], np.minimum(index + 1, steps - 1), index)
-    at = np.arange(len(pose))[:, None]
-    velocity = (pose[at, high, :2] - pose[at, low, :2]) / (np.maximum(high - low, 1) * DT)[..., None]
-    return Tracks(tuple(rows), np.array(types, np.int64), size, pose, np.where(mask[..., None], velocity, 0.0), mask)
+    return Tracks(tuple(rows), np.array(types, np.int64), size, pose, central_velocity(pose[..., :2], mask, DT), mask)
 
 
 def _size(tables: NuScenesTables, instance: str, boxes: Sequence[Sequence[float]]) -> Array:

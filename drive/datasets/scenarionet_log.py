@@ -227,13 +227,13 @@ def _agents(path: Path, tracks: Mapping[str, Any], ego_id: str, origin: Array, s
     return Tracks(tuple(ids), np.array(types, np.int64), np.stack(sizes), poses, velocity, valid), tuple(dropped), unseen
 
 
-def central_velocity(positions: Array, valid: NDArray[np.bool_]) -> Array:
-    """(A, S, 2) m/s from positions (A, S, 2): over both neighbours where valid, else over the one that is, else zero."""
+def central_velocity(positions: Array, valid: NDArray[np.bool_], dt: float = DT) -> Array:
+    """(A, S, 2) m/s from positions (A, S, 2), `dt` s apart: over both neighbours where valid, else over the one that is, else zero."""
     index = np.arange(valid.shape[1])
     before, after = np.maximum(index - 1, 0), np.minimum(index + 1, valid.shape[1] - 1)
     low = np.where(valid[:, before], before, index)
     high = np.where(valid[:, after], after, index)
     rows = np.arange(len(valid))[:, None]
-    span = np.maximum(high - low, 1) * DT
+    span = np.maximum(high - low, 1) * dt
     velocity = (positions[rows, high] - positions[rows, low]) / span[..., None]
     return np.where(valid[..., None], velocity, 0.0)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.core.errors import DataError
+from drive.metrics.waymo_motion import speed_scale
 
 Array = NDArray[np.float64]
 RATE = 4  # Hz of the challenge's waypoints, 0.25 s to 5 s
@@ -19,11 +20,6 @@ LATERAL = np.array([1.0, 1.8])  # m at 3 s and 5 s
 LONGITUDINAL = 4.0 * LATERAL
 DECAY = 0.1  # score left one threshold beyond the bounds
 FLOOR = 4.0  # of a plan inside no reference's bounds
-
-
-def speed_scale(speed: Array | float) -> Array:
-    """Factor 0.5..1 of the thresholds at the initial speed in m/s: from 1.4 to 11 m/s."""
-    return np.clip(0.5 + 0.5 * (np.asarray(speed, np.float64) - 1.4) / (11.0 - 1.4), 0.5, 1.0)
 
 
 def _directions(reference: Array) -> Array:

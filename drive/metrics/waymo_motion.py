@@ -60,7 +60,7 @@ def _gaps(candidates: Array, truth: Array, valid: NDArray[np.bool_]) -> Array:
     return np.where(valid, np.hypot(*np.moveaxis(candidates - np.where(valid[..., None], truth, 0.0), -1, 0)), 0.0)
 
 
-def speed_scale(speed: Array) -> Array:
+def speed_scale(speed: Array | float) -> Array:
     """Factor 0.5..1 of the miss thresholds: 0.5 below 1.4 m/s, 1 above 11 m/s, linear between."""
     return np.clip(0.5 + 0.5 * (np.asarray(speed, np.float64) - LOW_SPEED) / (HIGH_SPEED - LOW_SPEED), 0.5, 1.0)
 
