@@ -15,7 +15,8 @@ from pathlib import Path
 from harness import Row
 
 from drive.core.types import Scenario
-from drive.datasets.av2 import Av2Dataset
+from drive.datasets.av2 import Av2Reader
+from drive.datasets.logged import LogDataset
 from drive.datasets.nuscenes import NuScenesDataset
 from drive.datasets.scenarionet import ScenarioNetDataset
 from drive.datasets.unpickle import load_plain_pickle
@@ -66,7 +67,7 @@ def measure() -> list[Row]:
             "ScenarioNet", 4, lambda: [load_plain_pickle(p) for p in pickles], lambda: ScenarioNetDataset(root / "scenarionet", "test", splits)
         )
         rows += _rows(
-            "Argoverse 2", 4, lambda: [*map(feather.read_table, arrows), *(json.loads(p.read_text()) for p in maps)], lambda: Av2Dataset(root / "av2", "val")
+            "Argoverse 2", 4, lambda: [*map(feather.read_table, arrows), *(json.loads(p.read_text()) for p in maps)], lambda: LogDataset(Av2Reader(), root / "av2", "val")
         )
         rows += _rows(
             "nuScenes", 2, lambda: [json.loads(p.read_text()) for p in tables], lambda: NuScenesDataset(root / "nuscenes", "test", nuscenes_files.VERSION)

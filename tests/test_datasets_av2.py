@@ -13,7 +13,8 @@ from drive.benchmarks.pdms import evaluate_pdms
 from drive.core.errors import DataError
 from drive.core.roadmap import Layer
 from drive.core.types import AgentType, Command
-from drive.datasets.av2 import Av2Dataset, find_logs, read_log, split_of
+from drive.datasets.av2 import Av2Reader, find_logs, inspect, read_log
+from drive.datasets.logged import LogDataset, split_of_path
 from drive.planners.pdm import PdmExpert
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -30,7 +31,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(root):
-    return Av2Dataset(root, "val")
+    return LogDataset(Av2Reader(), root, "val")
 
 
 def test_scenarios_every_half_second(data):
@@ -79,35 +80,35 @@ def test_the_expert_drives_such_a_log_and_is_scored(data):
 
 
 def test_splits_are_folders_and_nothing_else_is_trained_on(root, tmp_path):
-    assert len(Av2Dataset(root / "val", "val")) == len(Av2Dataset(root / "val" / "log-a", "val")) == 7  # whichever folder is the root
+    assert len(LogDataset(Av2Reader(), root / "val", "val")) == len(LogDataset(Av2Reader(), root / "val" / "log-a", "val")) == 7  # whichever folder is the root
     with pytest.raises(DataError, match="its logs are of val"):
-        Av2Dataset(root / "val", "test")
-    assert split_of(Path("sensor/train/x")) == "train" and split_of(Path("elsewhere/x")) == "test"
+        LogDataset(Av2Reader(), root / "val", "test")
+    assert split_of_path(Path("sensor/train/x"), "test") == "train" and split_of_path(Path("elsewhere/x"), "test") == "test"
     with pytest.raises(DataError, match="no readable log of the split 'train'"):
-        Av2Dataset(root, "train")
+        LogDataset(Av2Reader(), root, "train")
     with pytest.raises(DataError, match="no split 'dev'"):
-        Av2Dataset(root, "dev")
+        LogDataset(Av2Reader(), root, "dev")
     with pytest.raises(DataError, match="no folder"):
         find_logs(tmp_path / "absent")
     shutil.copytree(root / "val" / "log-a", tmp_path / "val" / "log-a")
     shutil.copytree(root / "val" / "log-a", tmp_path / "val" / "again" / "log-a")
-    assert "twice" in Av2Dataset(tmp_path, "val").faults[0]
+    assert "twice" in LogDataset(Av2Reader(), tmp_path, "val").faults[0]
 
 
 def test_links_to_folders_are_followed_and_the_fingerprint_is_of_what_is_read(root, tmp_path):
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "log-a").symlink_to(root / "val" / "log-a")
     (tmp_path / "val" / "loop").symlink_to(tmp_path)
-    data = Av2Dataset(tmp_path, "val")
+    data = LogDataset(Av2Reader(), tmp_path, "val")
     assert len(data) == 7 and data.faults == []
     copy = tmp_path / "copy"
     shutil.copytree(root / "val" / "log-a", copy / "val" / "log-a")
-    before = Av2Dataset(copy, "val").fingerprint
+    before = LogDataset(Av2Reader(), copy, "val").fingerprint
     (copy / "val" / "log-a" / "sensors").mkdir()
     (copy / "val" / "log-a" / "sensors" / "sweep.feather").write_bytes(b"lidar")
-    assert Av2Dataset(copy, "val").fingerprint == before
+    assert LogDataset(Av2Reader(), copy, "val").fingerprint == before
     _rewrite(copy / "val" / "log-a" / POSES, lambda rows: rows[5].update(tz_m=6.0))
-    assert Av2Dataset(copy, "val").fingerprint != before
+    assert LogDataset(Av2Reader(), copy, "val").fingerprint != before
 
 
 def _rewrite(path, change):
@@ -161,7 +162,7 @@ def test_a_log_at_fault_is_left_out_told_and_counted(root, tmp_path, case):
     for name in ("log-a", "log-b"):
         shutil.copytree(root / "val" / "log-a", tmp_path / "val" / name)
     damage(tmp_path / "val" / "log-b")
-    data = Av2Dataset(tmp_path, "val")
+    data = LogDataset(Av2Reader(), tmp_path, "val")
     assert len(data) == 7 and data.expected == 14 and {s.log_id for s in data} == {"log-a"}
     (fault,) = data.faults
     assert "log-b" in fault and all(word in fault for word in words), fault
@@ -177,7 +178,7 @@ def test_the_future_changes_no_byte_of_the_observation(root, tmp_path):
 
     _rewrite(tmp_path / "val" / "log-a" / POSES, swerve)
     _rewrite(tmp_path / "val" / "log-a" / BOXES, swerve)
-    plain, other = Av2Dataset(root, "val")[3].observation(), Av2Dataset(tmp_path, "val")[3].observation()
+    plain, other = LogDataset(Av2Reader(), root, "val")[3].observation(), LogDataset(Av2Reader(), tmp_path, "val")[3].observation()
     np.testing.assert_array_equal(plain.images, other.images)
     np.testing.assert_array_equal(plain.ego_history, other.ego_history)
     assert (plain.speed, plain.acceleration, plain.yaw_rate, plain.command) == (other.speed, other.acceleration, other.yaw_rate, other.command)
@@ -185,7 +186,7 @@ def test_the_future_changes_no_byte_of_the_observation(root, tmp_path):
 
 @real
 def test_the_real_logs_hold_what_is_known_of_them():
-    logs = {folder.name[:8]: read_log(folder) for folder in find_logs(ROOT)}
+    logs = {folder.name[:8]: read_log(folder, "test") for folder in find_logs(ROOT)}
     assert {name: (log.steps, len(log.agents)) for name, log in logs.items()} == {"3b3570b4": (157, 119), "7fab2350": (156, 114), "adcf7d18": (156, 146)}
     driven = [np.hypot(*np.diff(log.ego.poses_world[:, :2], axis=0).T).sum() for log in logs.values()]
     assert all(35.0 < metres < 75.0 for metres in driven)
@@ -194,12 +195,12 @@ def test_the_real_logs_hold_what_is_known_of_them():
 @real
 def test_the_real_cars_stay_on_the_real_roads():
     for split in ("val", "test"):
-        data = Av2Dataset(ROOT, split)
+        data = LogDataset(Av2Reader(), ROOT, split)
         assert data.faults == [] and len(data) == data.expected == 19 * len(data.logs)
-        for log in data.logs.values():
+        for log in data.logs:
             polygons = log.road_map.polygons
             area = shapely.union_all([shapely.Polygon(polygons.ring(i)) for i, layer in enumerate(polygons.layers) if layer == Layer.DRIVABLE_AREA])
-            assert shapely.contains_xy(area, log.record.ego.poses_world[:, :2]).all()
+            assert shapely.contains_xy(area, log.log.ego.poses_world[:, :2]).all()
             assert log.route.matched == 1.0 and 140 < len(log.road_map.lanes) < 200
 
 
@@ -208,7 +209,7 @@ def test_the_real_tracks_agree_with_those_of_navsims_recorded_cases():
     golden = ROOT.parents[3] / "golden" / "navsim"
     for folder in golden.glob("av2_*"):
         info = json.loads((folder / "scene.json").read_text())
-        log = read_log(next(path for path in find_logs(ROOT) if path.name == info["av2_log"]))
+        log = read_log(next(path for path in find_logs(ROOT) if path.name == info["av2_log"]), "test")
         pose = np.array(info["ego"]["rear_axle"])
         poses = log.ego.poses_world + [*log.origin, 0.0]
         step = int(np.hypot(*(poses[:, :2] - pose[:2]).T).argmin())

@@ -155,6 +155,36 @@ class Tracks:
         return Tracks((), np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros((0, steps, 3)), np.zeros((0, steps, 2)), np.zeros((0, steps), bool))
 
 
+class LightState(IntEnum):
+    """What a traffic light shows."""
+
+    UNKNOWN = 0
+    GREEN = 1
+    YELLOW = 2
+    RED = 3
+
+
+@dataclass(frozen=True)
+class Lights:
+    """Traffic lights over S steps of the scenario's clock, by the lane or lane connector that they rule."""
+
+    lane_ids: tuple[str, ...]  # L, of the road map
+    states: NDArray[np.int64]  # (L, S) LightState
+
+    def steps(self, start: int, stop: int, unknown: int = 0) -> Lights:
+        """The same lights over steps start..stop-1, with `unknown` steps of LightState.UNKNOWN in front."""
+        return Lights(self.lane_ids, np.pad(self.states[:, start:stop], [(0, 0), (unknown, 0)]))
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a driving scene and its answer."""
+
+    question: str
+    answer: str
+    topic: str = ""  # as the source sorts them, e.g. "perception"
+
+
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera. Optical frame: x right, y down, z forward (OpenCV)."""
@@ -240,6 +270,8 @@ class Scenario:
     teacher: Trajectory | None = None  # ego frame; what SFT imitates
     reference_world: Array | None = None  # (51, 3) at 10 Hz from the present: what progress is measured against (NAVSIM's PDM-Closed)
     reasoning: str = ""  # why the teacher does it; empty if unknown
+    lights: Lights | None = None  # None where the source records none
+    language: tuple[Question, ...] = ()  # about the present
     time_s: float = 0.0  # of the present, on the log's own clock
     notes: dict = field(default_factory=dict)
 

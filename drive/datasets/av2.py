@@ -1,16 +1,15 @@
 """Scenarios from Argoverse 2 sensor logs (Wilson et al. 2021): annotated boxes, ego poses and vector map, at 10 Hz.
 
-A log gives one Scenario every 0.5 s: 1.5 s of history, the present, 5 s of future. The ego pose is Argoverse's vehicle frame, the rear
+The ego pose is Argoverse's vehicle frame, the rear
 axle. Boxes come in that frame and are carried over to the city's; the ego's own box, which some logs hold, is left out. Cameras are
 rendered from map and boxes. A log belongs to the split (train, val, test) that a folder above it is named after, and to test where none is.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,13 @@ from numpy.typing import NDArray
 from drive.core.errors import DataError
 from drive.core.quaternion import heading, rotation_matrix
 from drive.core.roadmap import RoadMap
-from drive.core.types import AgentType, Camera, Scenario, Tracks
+from drive.core.types import AgentType, Tracks
 from drive.datasets.av2_map import build_road_map, read_map
-from drive.datasets.scenarionet import FUTURE, HISTORY, RenderedLog, window
-from drive.datasets.scenarionet_log import DT, LogRecord, central_velocity, ego_motion
-from drive.datasets.splits import fingerprint
+from drive.datasets.logged import Entry, Inspection, split_of_path, walk
+from drive.datasets.logs import Log
+from drive.datasets.motion import DT, central_velocity, driven, ego_motion
 
 Array = NDArray[np.float64]
-SPLITS = ("train", "val", "test")
 EGO_SIZE = (4.877, 1.852, 1.476)  # m, Ford Fusion, Argoverse's car
 EGO = "EGO_VEHICLE"
 POSES, BOXES = "city_SE3_egovehicle.feather", "annotations*.feather"
@@ -75,27 +73,10 @@ def _stacked(columns: dict[str, Any], names: Sequence[str]) -> Array:
 
 def find_logs(root: str | Path) -> list[Path]:
     """Folders below `root` with any file of a sensor log, sorted; links to folders are followed. Raises DataError if it is no folder."""
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root} is no folder: give the folder that holds the Argoverse 2 logs")
-    found, seen = [], set()
-    for name, folders, files in os.walk(root, followlinks=True):
-        if os.path.realpath(name) in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(name))
-        if POSES in files or any(fnmatch(file, BOXES) for file in files):
-            found.append(Path(name))
-            folders.clear()
-    return sorted(found)
+    return sorted({path.parent for path in walk(root, lambda name: name == POSES or fnmatch(name, BOXES))})
 
 
-def split_of(log: Path) -> str:
-    """The split that a folder above the log is named after; test where none is."""
-    return next((name for name in reversed(log.parts) if name in SPLITS), "test")
-
-
-def read_log(folder: Path) -> LogRecord:
+def read_log(folder: Path, split: str) -> Log:
     """The log in one folder. Raises DataError, naming file and row, where one of its files is at fault."""
     boxes = sorted(folder.glob(BOXES))
     if len(boxes) != 1:
@@ -111,20 +92,23 @@ def read_log(folder: Path) -> LogRecord:
     origin = np.floor(poses[0, :2])
     poses[:, :2] -= origin
     agents = _agents(boxes[0], rows, stamps, turn, place, origin)
-    return LogRecord(
+    archive = _map_file(folder)
+    return Log(
         log_id=folder.name,
-        path=folder,
-        dataset="av2",
+        source="av2",
+        split=split,
+        files=(boxes[0], folder / POSES, archive),
+        dt=DT,
         ego=ego_motion(poses),
         ego_size=EGO_SIZE,
         agents=agents,
-        map_features={},
         origin=origin,
-        recorded_steps=len(stamps),
-        trimmed_steps=0,
-        dropped_tracks=(),
-        never_valid=0,
+        make_map=partial(_map, folder.name, archive, origin),
     )
+
+
+def _map(name: str, archive: Path, origin: Array) -> RoadMap:
+    return build_road_map(name, read_map(archive), origin, archive)
 
 
 def _ego_at(path: Path, stamps: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -161,15 +145,6 @@ def _agents(path: Path, rows: dict[str, Any], stamps: NDArray[np.int64], turn: A
     return Tracks(tuple(str(t) for t in tokens), types, sizes, poses, central_velocity(poses[..., :2], valid), valid)
 
 
-class Av2Log(RenderedLog):
-    """A log with its own kind of map."""
-
-    @cached_property
-    def road_map(self) -> RoadMap:
-        """The map in the log's shifted frame. Raises DataError, naming the file, on a faulty map."""
-        return build_road_map(self.record.log_id, read_map(_map_file(self.record.path)), self.record.origin, _map_file(self.record.path))
-
-
 def _map_file(folder: Path) -> Path:
     found = sorted((folder / "map").glob("log_map_archive_*.json"))
     if len(found) != 1:
@@ -177,55 +152,24 @@ def _map_file(folder: Path) -> Path:
     return found[0]
 
 
-class Av2Dataset(Sequence[Scenario]):
-    """Scenarios of one split of the logs below a folder, in order of log and time."""
+class Av2Reader:
+    """Sensor logs below a folder. A `Reader`."""
 
-    def __init__(self, root: str | Path, split: str, stride: int = 5, cameras: tuple[Camera, ...] | None = None, cache_images: int = 512) -> None:
-        """Reads every log of `split` with its map; `stride` is in steps of 0.1 s.
+    name = "av2"
 
-        A log that cannot be read is kept in `faults`, which name its file, and counts in `expected` as many scenarios as the
-        readable ones hold on average. Raises DataError on a split without a readable log.
-        """
-        if stride < 1:
-            raise DataError(f"the stride between scenarios must be at least 1 step, got {stride}")
-        if split not in SPLITS:
-            raise DataError(f"Argoverse 2 has no split {split!r}: choose from {', '.join(SPLITS)}")
-        self.root, self.split = Path(root), split
-        self.logs: dict[str, Av2Log] = {}
-        self.faults: list[str] = []
-        folders = [folder for folder in find_logs(root) if split_of(folder.absolute()) == split]
-        for folder in folders:
-            try:
-                log = Av2Log(read_log(folder), cameras or (Camera.front(),), cache_images)
-                _ = log.route  # reads the map now, so that a faulty one is a fault of its log
-            except DataError as error:
-                self.faults.append(str(error))
-                continue
-            if log.record.log_id in self.logs:
-                self.faults.append(f"{folder}: log {log.record.log_id} is there twice")
-                continue
-            self.logs[log.record.log_id] = log
-        if not self.logs:
-            others = sorted({split_of(folder.absolute()) for folder in find_logs(root)})
-            there = f"its logs are of {', '.join(others)}" if others else f"none of its folders holds {POSES}"
-            raise DataError(f"{root} has no readable log of the split {split!r}: {'; '.join(self.faults[:3]) or there}")
-        self._windows = [(key, at) for key, log in sorted(self.logs.items()) for at in range(HISTORY, log.record.steps - FUTURE, stride)]
-        self.expected = len(self._windows) + len(self.faults) * max(-(-len(self._windows) // len(self.logs)), 1)
+    def find(self, root: Path) -> list[Entry]:
+        """The logs, in order of id; the split is that of the folder above, test where none is named so."""
+        return [Entry(folder.name, folder, split_of_path(folder, "test")) for folder in find_logs(root)]
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 of the files that this split is read from."""
-        folders = [log.record.path for log in self.logs.values()]
-        files = [path for folder in folders for path in (folder / POSES, *folder.glob(BOXES), _map_file(folder))]
-        return fingerprint(self.root, files)
+    def read(self, entry: Entry) -> Log:
+        """One log with its map. Raises DataError, naming file and row."""
+        return read_log(entry.path, entry.split)
 
-    def __len__(self) -> int:
-        return len(self._windows)
 
-    def __getitem__(self, index: int) -> Scenario:  # type: ignore[override]
-        """The Scenario at `index`."""
-        log_id, present = self._windows[index]
-        return window(self.logs[log_id], present, self.split, "av2")
-
-    def __iter__(self) -> Iterator[Scenario]:
-        return (self[i] for i in range(len(self)))
+def inspect(path: Path) -> Inspection:
+    """Counts of one log's folder. Raises DataError, naming file and row."""
+    log = read_log(path, split_of_path(path, "test"))
+    layers = {name.replace("_", " "): len(records) for name, records in read_map(_map_file(path)).items()}
+    poses = len(_columns(path / POSES, ("timestamp_ns",))["timestamp_ns"])
+    counts = {"frames": log.steps, "tracks": len(log.agents), "ego poses": poses, "driven (m)": driven(log.ego), **layers}
+    return Inspection("Argoverse 2 sensor log", path, counts)

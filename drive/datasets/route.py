@@ -54,6 +54,15 @@ def find_route(road_map: RoadMap, poses: Array) -> Route:
     return Route(lane_ids, centerline, _maneuvers(road_map, lane_ids, centerline), matched)
 
 
+def recorded_route(road_map: RoadMap, lane_ids: tuple[str, ...], poses: Array) -> Route:
+    """The route of lanes that a source records, those unknown to the map left out; that of the driven `poses` (S, 3) if none is known."""
+    known = tuple(key for key in lane_ids if key in road_map.lanes)
+    if not known:
+        return find_route(road_map, poses)
+    centerline = extended(through(road_map, known))
+    return Route(known, centerline, _maneuvers(road_map, known, centerline), len(known) / len(lane_ids))
+
+
 def match_lanes(road_map: RoadMap, poses: Array) -> tuple[tuple[str, ...], float]:
     """The most likely lanes under driven poses (S, 3), by Viterbi's algorithm, and the share of poses with any lane near.
 

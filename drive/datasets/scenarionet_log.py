@@ -29,13 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.core.errors import DataError
-from drive.core.geometry import compose, wrap_angle
+from drive.core.geometry import compose
 from drive.core.types import AgentType, EgoTrack, Tracks
+from drive.datasets.motion import DT, central_velocity, ego_motion, steps_ego
 from drive.datasets.unpickle import load_plain_pickle
 
 Array = NDArray[np.float64]
-DT = 0.1  # s
-FIT_STEPS = 9  # step velocities in a motion fit
 REAR_TO_CENTER = 0.28  # of the length: 1.461 m of the 5.176 m car that NAVSIM scores with
 BACKWARD, FORWARD = -0.05, 0.05  # m per step: a clock that jumps back, a car that drives
 AGENT_TYPES = {
@@ -138,17 +137,9 @@ def _ego_poses(path: Path, ego_id: str, track: Mapping[str, Any], dataset: str) 
     return poses, (length, width, height)
 
 
-def _steps_ego(poses: Array) -> Array:
-    """(S - 1, 3) forward, left and turn of each step, in the frame midway between its two headings; m and rad."""
-    turn = wrap_angle(np.diff(poses[:, 2]))
-    heading, step = poses[:-1, 2] + turn / 2.0, np.diff(poses[:, :2], axis=0)
-    c, s = np.cos(heading), np.sin(heading)
-    return np.column_stack([c * step[:, 0] + s * step[:, 1], -s * step[:, 0] + c * step[:, 1], turn])
-
-
 def _usable_steps(poses: Array) -> int:
     """Steps before the clock first jumps back: a backward step where the steps before it drive forward."""
-    forward = _steps_ego(poses)[:, 0]
+    forward = steps_ego(poses)[:, 0]
     for k in range(5, len(forward)):
         if forward[k] < BACKWARD and np.median(forward[k - 5 : k]) > FORWARD:
             return k + 1
@@ -160,38 +151,9 @@ def lever_arm(poses: Array) -> float:
 
     A rear axle does not slip sideways: a point l ahead of it moves left at l times the yaw rate. NaN if the car hardly turns.
     """
-    _, left, turn = _steps_ego(poses).T
+    _, left, turn = steps_ego(poses).T
     turning = np.abs(turn) > 0.1 * DT
     return float((left[turning] @ turn[turning]) / (turn[turning] @ turn[turning])) if turning.sum() >= 10 else float("nan")
-
-
-def theil_sen(values: Array, dt: float) -> tuple[float, float]:
-    """(value, slope) of a robust line through `values` (N,), midpoints of steps of `dt` s, read half a step after the last.
-
-    The slope is the median of the slopes of all pairs, the value the median of the residuals (Theil 1950, Sen 1968).
-    """
-    times = (np.arange(len(values)) - len(values) + 0.5) * dt
-    i, j = np.triu_indices(len(values), 1)
-    slope = float(np.median((values[j] - values[i]) / (times[j] - times[i]))) if len(i) else 0.0
-    return float(np.median(values - slope * times)), slope
-
-
-def ego_motion(poses: Array) -> EgoTrack:
-    """The ego track of rear-axle poses (S, 3), 0.1 s apart; the motion at step k comes from steps k - 9 ... k alone.
-
-    Acceleration is that of the body: the derivative of the velocity in the ego frame plus yaw rate x velocity.
-    Step 0, which has no step before it, takes the motion of step 1.
-    """
-    rates = _steps_ego(poses) / DT
-    count = len(poses)
-    motion = np.zeros((count, 3, 2))  # forward, left, turn x value, slope
-    for k in range(1, count):
-        window = rates[max(k - FIT_STEPS, 0) : k]
-        motion[k] = [theil_sen(window[:, column], DT) for column in range(3)]
-    motion[0] = motion[min(1, count - 1)]
-    velocity, yaw_rate = motion[:, :2, 0], motion[:, 2, 0]
-    turning = yaw_rate[:, None] * np.column_stack([-velocity[:, 1], velocity[:, 0]])
-    return EgoTrack(poses, velocity, motion[:, :2, 1] + turning, yaw_rate)
 
 
 def _agents(path: Path, tracks: Mapping[str, Any], ego_id: str, origin: Array, steps: int) -> tuple[Tracks, tuple[str, ...], int]:
@@ -225,15 +187,3 @@ def _agents(path: Path, tracks: Mapping[str, Any], ego_id: str, origin: Array, s
     poses, valid = np.stack(poses), np.stack(valids)
     velocity = central_velocity(poses[..., :2], valid)
     return Tracks(tuple(ids), np.array(types, np.int64), np.stack(sizes), poses, velocity, valid), tuple(dropped), unseen
-
-
-def central_velocity(positions: Array, valid: NDArray[np.bool_], dt: float = DT) -> Array:
-    """(A, S, 2) m/s from positions (A, S, 2), `dt` s apart: over both neighbours where valid, else over the one that is, else zero."""
-    index = np.arange(valid.shape[1])
-    before, after = np.maximum(index - 1, 0), np.minimum(index + 1, valid.shape[1] - 1)
-    low = np.where(valid[:, before], before, index)
-    high = np.where(valid[:, after], after, index)
-    rows = np.arange(len(valid))[:, None]
-    span = np.maximum(high - low, 1) * dt
-    velocity = (positions[rows, high] - positions[rows, low]) / span[..., None]
-    return np.where(valid[..., None], velocity, 0.0)

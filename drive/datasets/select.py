@@ -8,6 +8,7 @@ from typing import Any
 
 from drive.core.errors import ConfigError, DataError
 from drive.core.types import Scenario
+from drive.datasets.logged import Reader
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,23 @@ def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Sele
         faults = tuple(f"{fault.path}: {fault.reason}" for fault in logs.faults)
         return Selected(logs, logs.fingerprint, logs.expected, faults)
     if config["name"] == "av2":
-        from drive.datasets.av2 import Av2Dataset
+        from drive.datasets.av2 import Av2Reader
 
-        recorded = Av2Dataset(config["root"], split, config["stride"])
-        return Selected(recorded, recorded.fingerprint, recorded.expected, tuple(recorded.faults))
+        return _logged(Av2Reader(), config, split)
     if config["name"] == "nuscenes":
         from drive.datasets.nuscenes import NuScenesDataset
 
         scenes = NuScenesDataset(config["root"], split, config["version"], config["camera"])
         return Selected(scenes, scenes.fingerprint, scenes.expected, tuple(scenes.faults))
     raise ConfigError(f"no dataset is named {config['name']!r}")
+
+
+def _logged(reader: Reader, config: Mapping[str, Any], split: str, short_futures: bool = False) -> Selected:
+    """The logs of `reader` below the config's root."""
+    from drive.datasets.logged import LogDataset
+
+    logs = LogDataset(reader, config["root"], split, config["stride_s"], short_futures)
+    return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults))
 
 
 def spread(total: int, count: int) -> list[int]:
