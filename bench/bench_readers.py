@@ -18,7 +18,7 @@ from drive.core.types import Scenario
 from drive.datasets.av2 import Av2Reader
 from drive.datasets.logged import LogDataset
 from drive.datasets.nuscenes import NuScenesDataset
-from drive.datasets.scenarionet import ScenarioNetDataset
+from drive.datasets.scenarionet import ScenarioNetReader
 from drive.datasets.unpickle import load_plain_pickle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -64,7 +64,7 @@ def measure() -> list[Row]:
         tables = sorted((root / "nuscenes").rglob("*.json"))
         splits = {"test": [f"scene-{k:04d}" for k in range(4)]}
         rows += _rows(
-            "ScenarioNet", 4, lambda: [load_plain_pickle(p) for p in pickles], lambda: ScenarioNetDataset(root / "scenarionet", "test", splits)
+            "ScenarioNet", 4, lambda: [load_plain_pickle(p) for p in pickles], lambda: LogDataset(ScenarioNetReader(), root / "scenarionet", "test", splits=splits)
         )
         rows += _rows(
             "Argoverse 2", 4, lambda: [*map(feather.read_table, arrows), *(json.loads(p.read_text()) for p in maps)], lambda: LogDataset(Av2Reader(), root / "av2", "val")

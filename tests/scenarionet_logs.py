@@ -91,5 +91,6 @@ def record(scenario_id="town-1", dataset="nuscenes", poses=None):
 
 def write(path, content):
     """Pickle `content` to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(content))
     return path

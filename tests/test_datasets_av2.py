@@ -13,7 +13,7 @@ from drive.benchmarks.pdms import evaluate_pdms
 from drive.core.errors import DataError
 from drive.core.roadmap import Layer
 from drive.core.types import AgentType, Command
-from drive.datasets.av2 import Av2Reader, find_logs, inspect, read_log
+from drive.datasets.av2 import Av2Reader, find_logs, read_log
 from drive.datasets.logged import LogDataset, split_of_path
 from drive.planners.pdm import PdmExpert
 

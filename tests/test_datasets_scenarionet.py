@@ -12,13 +12,26 @@ from drive.core.errors import DataError
 from drive.core.geometry import compose
 from drive.core.roadmap import Layer, RoadMap
 from drive.core.types import AgentType, Camera, Command, Observation
+from drive.datasets.logged import LogDataset
+from drive.datasets.logs import LogScenes
+from drive.datasets.motion import central_velocity, ego_motion, theil_sen
 from drive.datasets.route import find_route, through
-from drive.datasets.scenarionet import FUTURE, HISTORY, RenderedLog, ScenarioNetDataset, scan, window
-from drive.datasets.scenarionet_log import central_velocity, ego_motion, lever_arm, read_log, theil_sen
+from drive.datasets.scenarionet import ScenarioNetReader, log_of
+from drive.datasets.scenarionet_log import lever_arm, read_log
 from drive.datasets.scenarionet_map import build_road_map
+from drive.datasets.splits import load_splits
 
 CAMERA = (Camera.front(32, 32),)
 SPLITS = {"train": ("town-1",), "test": ("town-2",)}
+HISTORY, FUTURE = 15, 50
+
+
+def dataset(root, split, **options):
+    return LogDataset(ScenarioNetReader(), root, split, **{"splits": SPLITS, **options})
+
+
+def scenes_of(path):
+    return LogScenes(log_of(read_log(path), "train"), CAMERA, cache_images=8)
 
 
 @pytest.fixture
@@ -246,9 +259,9 @@ def test_a_lane_change_leads_over_without_a_step_back(town_map):
 def test_windows_hold_history_present_and_future(tmp_path):
     write(tmp_path / "town-1.pkl", record())
     write(tmp_path / "town-2.pkl", record("town-2"))
-    data = ScenarioNetDataset(tmp_path, "train", SPLITS, cameras=CAMERA)
+    data = dataset(tmp_path, "train", render=CAMERA)
     assert len(data) == len(range(HISTORY, STEPS - FUTURE, 5)) == 11
-    assert data.ids[0] == "town-1-0015" and data.ids[-1] == "town-1-0065" and set(data.logs) == {"town-1"}
+    assert data.ids[0] == "town-1-0015" and data.ids[-1] == "town-1-0065" and [scenes.log.log_id for scenes in data.logs] == ["town-1"]
     scene = data[3]
     assert (scene.id, scene.split, scene.source, scene.log_id) == ("town-1-0030", "train", "scenarionet", "town-1")
     assert scene.present == 15 and len(scene.ego.poses_world) == 66 and scene.agents.valid.shape[1] == 66
@@ -261,10 +274,10 @@ def test_windows_hold_history_present_and_future(tmp_path):
     np.testing.assert_array_equal(scene.reference_world[0], scene.ego.poses_world[15])
     np.testing.assert_array_equal(compose(scene.reference_world[0], scene.teacher.poses[-1]), scene.reference_world[-1])
     assert not data[10].privileged().agents.valid[1].any()  # the walker, last seen at step 59: the present is 65
-    with pytest.raises(DataError, match="lacks history or future"):
-        window(data.logs["town-1"], STEPS - FUTURE, "train")
-    assert data.fingerprint == ScenarioNetDataset(tmp_path, "train", SPLITS).fingerprint
-    assert data.fingerprint != ScenarioNetDataset(tmp_path, "test", SPLITS).fingerprint
+    with pytest.raises(DataError, match="not 120"):
+        data.logs[0].scenario(STEPS)
+    assert data.fingerprint == dataset(tmp_path, "train").fingerprint
+    assert data.fingerprint != dataset(tmp_path, "test").fingerprint
 
 
 def observation_bytes(observation: Observation) -> bytes:
@@ -283,7 +296,7 @@ def test_another_future_on_the_same_lanes_changes_no_byte_of_the_observation(tmp
     other = drive_left(later)
     other[present + 1 :, 1] += 0.3
     files = [write(tmp_path / f"{i}.pkl", record(poses=poses)) for i, poses in enumerate((drive_left(s), other))]
-    first, second = (window(RenderedLog(read_log(path), CAMERA, 8), present, "train") for path in files)
+    first, second = (scenes_of(path).scenario(present) for path in files)
     assert first.route_lane_ids == second.route_lane_ids
     assert first.teacher is not None and second.teacher is not None
     assert not np.allclose(first.teacher.poses, second.teacher.poses)
@@ -291,11 +304,11 @@ def test_another_future_on_the_same_lanes_changes_no_byte_of_the_observation(tmp
 
 
 def test_images_are_rendered_once_and_not_of_the_future(log_file):
-    log = RenderedLog(read_log(log_file), CAMERA, cache_images=8)
-    scene = window(log, 30, "train")
+    log = scenes_of(log_file)
+    scene = log.scenario(30)
     images = scene.observation().images
     assert images.shape == (1, 4, 32, 32, 3) and images.dtype == np.uint8 and images.std() > 5
-    assert scene.image_source.image(0, 15) is window(log, 35, "train").image_source.image(0, 10)
+    assert scene.image_source.image(0, 15) is log.scenario(35).image_source.image(0, 10)
     with pytest.raises(DataError, match="not at 16"):
         scene.image_source.image(0, 16)
 
@@ -303,7 +316,7 @@ def test_images_are_rendered_once_and_not_of_the_future(log_file):
 # --- folders
 
 
-def test_scan_reads_the_rest_and_counts_the_loss(tmp_path):
+def test_the_rest_is_read_and_the_loss_counted(tmp_path):
     good = write(tmp_path / "town-1.pkl", record())
     (tmp_path / "deep").mkdir()
     write(tmp_path / "deep" / "0.pkl", record("town-2"))
@@ -312,15 +325,25 @@ def test_scan_reads_the_rest_and_counts_the_loss(tmp_path):
     write(tmp_path / "dataset_mapping.pkl", {"town-1.pkl": "", "0.pkl": "deep", "gone.pkl": ""})
     write(tmp_path / "dataset_summary.pkl", {"town-1.pkl": {}})
     write(tmp_path / "deep" / "dataset_summary.pkl", ["no", "mapping"])
-    found = scan(tmp_path)
-    assert [log.log_id for log in found.logs] == ["town-1", "town-2"]
-    reasons = {fault.path.name: fault.reason for fault in found.faults}
-    assert set(reasons) == {"torn.pkl", "twice.pkl", "gone.pkl", "dataset_summary.pkl"}
-    assert "town-1 again" in reasons["twice.pkl"] and "not a complete pickle" in reasons["torn.pkl"]
-    assert found.coverage == pytest.approx(2 / 6)
-    data = ScenarioNetDataset(tmp_path, "train", SPLITS)
+    data = dataset(tmp_path, "train")
+    reasons = {name: next(fault for fault in data.faults if name in fault) for name in ("torn.pkl", "twice.pkl", "gone.pkl", "dataset_summary.pkl")}
     assert len(data.faults) == 4 and len(data) == 11
+    assert "town-1 is there twice" in reasons["twice.pkl"] and "not a complete pickle" in reasons["torn.pkl"]
     assert data.expected == 11 + 3 * 11  # torn, gone and the bad index, each as many as the one readable log holds; a repetition costs nothing
+
+
+def test_logs_take_their_split_from_their_folder_or_from_a_file(tmp_path):
+    write(tmp_path / "training" / "a.pkl", record("town-1"))
+    write(tmp_path / "val" / "b.pkl", record("town-2"))
+    write(tmp_path / "c.pkl", record("town-3"))
+    assert [scenes.log.log_id for scenes in dataset(tmp_path, "val", splits=None).logs] == ["town-2"]
+    data = dataset(tmp_path, "train", splits=None)
+    assert len(data) == data.expected and "belong to no split (town-3)" in data.faults[0] and "dataset.splits=FILE" in data.faults[0]
+    with pytest.raises(DataError, match=r"1 logs belong to no split \(town-3\)"):
+        dataset(tmp_path, "train")
+    named = tmp_path / "splits.yaml"
+    named.write_text("train: [town-3]\ntest: [town-1, town-2]\n")
+    assert [scenes.log.log_id for scenes in dataset(tmp_path, "test", splits=load_splits(named)).logs] == ["town-1", "town-2"]
 
 
 def test_a_torn_log_counts_as_many_scenes_as_the_others_in_its_own_split_alone(tmp_path):
@@ -329,17 +352,17 @@ def test_a_torn_log_counts_as_many_scenes_as_the_others_in_its_own_split_alone(t
     good = write(tmp_path / "scene-0103.pkl", record("scene-0103"))
     (tmp_path / "sd_scene-0916.pkl").write_bytes(good.read_bytes()[:-500])
     (tmp_path / "sd_scene-0061.pkl").write_bytes(good.read_bytes()[:-500])  # named as a log to train on
-    data = select({"name": "scenarionet", "root": str(tmp_path), "stride": 5}, "test")
-    assert len(data.scenarios) == 11 and data.expected == 22 and len(data.faults) == 2
+    data = select({"name": "scenarionet", "root": str(tmp_path), "stride_s": 0.5, "splits": None}, "test")
+    assert len(data.scenarios) == 11 and data.expected == 22 and len(data.faults) == 1
 
 
 def test_a_dataset_of_nothing_says_so(tmp_path):
     with pytest.raises(DataError, match="no folder"):
-        ScenarioNetDataset(tmp_path / "absent", "train", SPLITS)
+        dataset(tmp_path / "absent", "train")
     with pytest.raises(DataError, match="no readable log"):
-        ScenarioNetDataset(tmp_path, "train", SPLITS)
+        dataset(tmp_path, "train")
     write(tmp_path / "town-3.pkl", record("town-3"))
     with pytest.raises(DataError, match="town-3"):
-        ScenarioNetDataset(tmp_path, "train", SPLITS)
+        dataset(tmp_path, "train")
     with pytest.raises(DataError, match="stride"):
-        ScenarioNetDataset(tmp_path, "train", SPLITS, stride=0)
+        dataset(tmp_path, "train", stride_s=0.0)

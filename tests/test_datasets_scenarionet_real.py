@@ -11,8 +11,10 @@ import shapely
 from drive.core.geometry import box_corners
 from drive.core.roadmap import Layer
 from drive.core.types import PLAN_DT, Camera, Command
-from drive.datasets.scenarionet import FUTURE, HISTORY, RenderedLog, ScenarioNetDataset, scan, window
-from drive.datasets.scenarionet_log import lever_arm
+from drive.datasets.logged import LogDataset
+from drive.datasets.logs import LogScenes
+from drive.datasets.scenarionet import ScenarioNetReader, log_of
+from drive.datasets.scenarionet_log import lever_arm, read_log
 from drive.metrics.pdms import score_pdms
 from drive.metrics.pdms_scene import PdmScene
 
@@ -21,6 +23,7 @@ REAL = SHARED / "metadriverse__scenarionet" / "scenarionet" / "tests" / "test_da
 CAN = SHARED / "SysCV__vis4d-test-data" / "nuscenes_test" / "can_bus"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real logs are not beside the repository")
 CAMERA = (Camera.front(32, 32),)
+HISTORY, FUTURE = 15, 50
 CAR = (5.176, 2.297, 1.461)  # NAVSIM's ego: length, width, rear axle to centre
 
 # log: recorded steps, steps after the clock's jump, tracks with the ego, map features, metres driven, windows
@@ -36,16 +39,20 @@ REAL_LOGS = {
 
 
 @pytest.fixture(scope="module")
-def real_logs():
-    return {record.log_id: RenderedLog(record, CAMERA, 8) for record in scan(REAL).logs}
+def records():
+    found = [read_log(entry.path) for entry in ScenarioNetReader().find(REAL)]
+    return {record.log_id: record for record in found}
+
+
+@pytest.fixture(scope="module")
+def real_logs(records):
+    return {key: LogScenes(log_of(record, "test"), CAMERA, 8) for key, record in records.items()}
 
 
 @needs_real
-def test_the_real_logs_hold_what_was_counted_by_hand(real_logs):
-    assert not scan(REAL).faults
+def test_the_real_logs_hold_what_was_counted_by_hand(records):
     measured = {}
-    for key, log in real_logs.items():
-        r = log.record
+    for key, r in records.items():
         metres = np.hypot(*np.diff(r.ego.poses_world[:, :2], axis=0).T).sum()
         windows = len(range(HISTORY, r.steps - FUTURE, 5))
         tracks = len(r.agents) + 1 + len(r.dropped_tracks) + r.never_valid
@@ -53,13 +60,13 @@ def test_the_real_logs_hold_what_was_counted_by_hand(real_logs):
         assert "ego" not in r.agents.ids and r.ego_size == (4.08, 1.73, 1.56)
     assert measured == REAL_LOGS
     assert {k for k, m in measured.items() if m[4] < 1.0} == {"scene-0553"}  # parked throughout
-    end_speed = {k: real_logs[k].record.ego.state(-1).speed for k in real_logs}
+    end_speed = {k: records[k].ego.state(-1).speed for k in records}
     assert {k for k, v in end_speed.items() if v < 0.1} == {"scene-0553", "scene-0757"}
 
 
 @needs_real
 def test_the_real_ego_pose_is_the_rear_axle(real_logs):
-    arms = {key: lever_arm(log.record.ego.poses_world) for key, log in real_logs.items()}
+    arms = {key: lever_arm(log.log.ego.poses_world) for key, log in real_logs.items()}
     turning = {key: arm for key, arm in arms.items() if np.isfinite(arm)}
     assert set(turning) == {"scene-0061", "scene-0916"} and max(map(abs, turning.values())) < 0.15
 
@@ -67,7 +74,7 @@ def test_the_real_ego_pose_is_the_rear_axle(real_logs):
 @needs_real
 def test_the_real_ego_drives_within_the_drivable_area_on_linked_lanes(real_logs):
     for key, log in real_logs.items():
-        poses = log.record.ego.poses_world
+        poses = log.log.ego.poses_world
         polygons = log.road_map.polygons.subset(log.road_map.polygons.layers == Layer.DRIVABLE_AREA)
         area = shapely.union_all([shapely.Polygon(polygons.ring(i)) for i in range(len(polygons))])
         corners = box_corners(poses, *CAR).reshape(-1, 2)
@@ -81,7 +88,7 @@ def test_the_real_ego_drives_within_the_drivable_area_on_linked_lanes(real_logs)
 @needs_real
 def test_the_logged_drive_scores_as_a_human_does(real_logs):
     scenes = [
-        window(log, present, "test") for log in real_logs.values() for present in range(HISTORY, log.record.steps - FUTURE, 20)
+        log.scenario(present) for log in real_logs.values() for present in range(HISTORY, log.log.steps - FUTURE, 20)
     ]
     plans = [scene.teacher.poses[None] for scene in scenes if scene.teacher is not None]
     scores = score_pdms([PdmScene.from_scenario(scene) for scene in scenes], plans, PLAN_DT)
@@ -95,7 +102,7 @@ def test_the_logged_drive_scores_as_a_human_does(real_logs):
 @pytest.mark.skipif(not CAN.is_dir(), reason="the cars' CAN records are not beside the repository")
 @pytest.mark.parametrize("key", ["scene-0061", "scene-0796", "scene-0916"])
 def test_the_motion_agrees_with_the_cars_own_record(real_logs, key):
-    log = real_logs[key].record
+    log = real_logs[key].log
     messages = json.loads((CAN / f"{key}_pose.json").read_text())
     place = np.array([m["pos"][:2] for m in messages]) - log.origin
     poses = log.ego.poses_world[20:]
@@ -108,8 +115,8 @@ def test_the_motion_agrees_with_the_cars_own_record(real_logs, key):
 
 @needs_real
 def test_the_default_split_is_five_logs_and_two_that_move():
-    train, test = (ScenarioNetDataset(REAL, split, cameras=CAMERA) for split in ("train", "test"))
+    train, test = (LogDataset(ScenarioNetReader(), REAL, split, render=CAMERA) for split in ("train", "test"))
     assert (len(train.logs), len(train), len(test.logs), len(test)) == (5, 135, 2, 53)
-    assert min(log.record.ego.velocity_ego[HISTORY:, 0].min() for log in test.logs.values()) > 1.0
+    assert min(log.log.ego.velocity_ego[HISTORY:, 0].min() for log in test.logs) > 1.0
     seen = test[10].observation()
     assert seen.images.shape == (1, 4, 32, 32, 3) and seen.ego_history.shape == (4, 3)

@@ -3,7 +3,7 @@
 import pytest
 
 from drive.core.errors import DataError
-from drive.datasets.splits import NUSCENES_MINI, check_disjoint, choose_logs, fingerprint, refuse_evaluation_split, split_logs
+from drive.datasets.splits import NUSCENES_MINI, choose_logs, fingerprint, refuse_evaluation_split, split_by_log, split_logs
 
 LOGS = [f"log-{i:02d}" for i in range(10)]
 
@@ -43,8 +43,8 @@ def test_an_impossible_deal_is_refused(logs, fractions, words):
 
 def test_an_overlap_names_the_log_and_both_splits():
     with pytest.raises(DataError, match="log b is in the splits train and test"):
-        check_disjoint({"train": ["a", "b"], "test": ["b"]})
-    check_disjoint(NUSCENES_MINI)
+        split_by_log({"train": ["a", "b"], "test": ["b"]})
+    split_by_log(NUSCENES_MINI)
 
 
 def test_choosing_takes_what_is_there_and_refuses_strays():

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from drive.core.errors import DataError
 from drive.core.types import Camera, Scenario
 from drive.datasets.logs import Log, LogScenes
-from drive.datasets.splits import fingerprint
+from drive.datasets.splits import fingerprint, split_by_log
 
 SPLITS = ("train", "val", "test")
 FOLDER_SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test", "mini_val": "val"}
@@ -31,9 +30,9 @@ FOLDER_SPLITS = {"train": "train", "training": "train", "val": "val", "validatio
 class Entry:
     """A log that a Reader has found and not read yet."""
 
-    log_id: str
+    log_id: str  # empty where only reading tells
     path: Path  # file or folder
-    split: str  # train, val or test
+    split: str  # train, val or test; empty where only reading tells
     key: str = ""  # which log of a file that holds several
 
 
@@ -93,6 +92,7 @@ class LogDataset(Sequence[Scenario]):
         split: str,
         stride_s: float = 0.5,
         short_futures: bool = False,
+        splits: Mapping[str, Sequence[str]] | None = None,
         render: tuple[Camera, ...] | None = None,
         cache_images: int = 512,
         progress: bool = False,
@@ -100,41 +100,58 @@ class LogDataset(Sequence[Scenario]):
         """Reads every log of `split`, with its map; a Scenario stands every `stride_s` seconds, `render` are cameras for logs without any.
 
         A Scenario has its whole 5 s of future, which is what training imitates and the PDM score judges; `short_futures` also gives those
-        with less outside of train, for protocols that judge what there is. A log that cannot be read is kept in
-        `faults` and counts in `expected` as many scenarios as the readable ones hold on average. Raises DataError on an unknown split,
-        and on one without a readable log.
+        with less outside of train, for protocols that judge what there is. `splits` names the logs of each split, in place of the
+        source's own. A log that cannot be read is kept in `faults` and counts in `expected` as many scenarios as the readable ones hold
+        on average; one that is there twice is kept there too, and costs nothing. Raises DataError on an unknown split, a log that
+        `splits` leaves out or names twice, and a split without a readable log.
         """
         if split not in SPLITS:
             raise DataError(f"there is no split {split!r}: choose from {', '.join(SPLITS)}")
+        if stride_s <= 0.0:
+            raise DataError(f"stride_s={stride_s}: the time between two scenarios must be above 0 s")
         self.root, self.split = Path(root), split
-        entries = reader.find(self.root)
         self.logs: list[LogScenes] = []
         self.faults: list[str] = []
-        seen: set[str] = set()
-        for entry in tqdm([e for e in entries if e.split == split], desc=f"{reader.name} logs", disable=not progress, dynamic_ncols=True):
-            if entry.log_id in seen:
-                self.faults.append(f"{entry.path}: log {entry.log_id} is there twice: remove one of them")
+        owner = None if splits is None else split_by_log(splits)
+        entries = reader.find(self.root)
+        others: set[str] = set()
+        stray: list[str] = []
+        unread = 0
+        for entry in tqdm(entries, desc=f"{reader.name} logs", disable=not progress, dynamic_ncols=True):
+            known = entry.split if owner is None else owner.get(entry.log_id, "")
+            if known not in ("", split):
+                others.add(known)
                 continue
-            seen.add(entry.log_id)
             try:
-                scenes = LogScenes(reader.read(entry), render, cache_images)
+                log = reader.read(entry)
+                log = log if owner is None else replace(log, split=owner.get(log.log_id, ""))
+                if log.split != split:
+                    (others.add if log.split else stray.append)(log.split or log.log_id)
+                    continue
+                if any(log.log_id == scenes.log.log_id for scenes in self.logs):
+                    self.faults.append(f"{entry.path}: log {log.log_id} is there twice: remove one of them")
+                    continue
+                scenes = LogScenes(log, render, cache_images)
                 _ = scenes.route  # reads the map now, so that a faulty one is a fault of its log
             except DataError as error:
+                unread += 1
                 self.faults.append(str(error))
                 continue
             self.logs.append(scenes)
+        if stray:
+            named = f"{self.root}: {len(stray)} logs belong to no split ({', '.join(stray[:3])}{', …' if len(stray) > 3 else ''})"
+            if owner is not None:
+                raise DataError(f"{named}: name every log in dataset.splits")
+            self.faults.append(f"{named}: put them in folders named {', '.join(SPLITS)}, or name them in dataset.splits=FILE")
         if not self.logs:
-            others = Counter(entry.split for entry in entries)
             there = f"its logs are of {', '.join(sorted(others))}" if others else f"no log of {reader.name} is there"
             raise DataError(f"{self.root} has no readable log of the split {split!r}: {'; '.join(self.faults[:3]) or there}")
-        self._at = [
-            (scenes, step)
-            for scenes in self.logs
-            for step in scenes.presents(max(round(stride_s / scenes.log.dt), 1), split == "train" or not short_futures)
-        ]
+        self.logs.sort(key=lambda scenes: scenes.log.log_id)
+        whole = split == "train" or not short_futures
+        self._at = [(s, step) for s in self.logs for step in s.presents(max(round(stride_s / s.log.dt), 1), whole)]
         if not self._at:
             raise DataError(f"{self.root}: none of the {len(self.logs)} logs of the split {split!r} is long enough for a scenario")
-        self.expected = len(self._at) + len(self.faults) * max(math.ceil(len(self._at) / len(self.logs)), 1)
+        self.expected = len(self._at) + unread * math.ceil(len(self._at) / len(self.logs))
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -34,11 +34,9 @@ def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Sele
             raise ConfigError(f"{', '.join(low)}: must be at least 1")
         return ensure_embedded(config["root"], split, config[key], config["seed"], config["workers"], progress)
     if config["name"] == "scenarionet":
-        from drive.datasets.scenarionet import ScenarioNetDataset
+        from drive.datasets.scenarionet import ScenarioNetReader
 
-        logs = ScenarioNetDataset(config["root"], split, stride=config["stride"])
-        faults = tuple(f"{fault.path}: {fault.reason}" for fault in logs.faults)
-        return Selected(logs, logs.fingerprint, logs.expected, faults)
+        return _logged(ScenarioNetReader(), config, split)
     if config["name"] == "av2":
         from drive.datasets.av2 import Av2Reader
 
@@ -54,8 +52,10 @@ def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Sele
 def _logged(reader: Reader, config: Mapping[str, Any], split: str, short_futures: bool = False) -> Selected:
     """The logs of `reader` below the config's root."""
     from drive.datasets.logged import LogDataset
+    from drive.datasets.splits import load_splits
 
-    logs = LogDataset(reader, config["root"], split, config["stride_s"], short_futures)
+    splits = load_splits(config["splits"]) if config["splits"] else None
+    logs = LogDataset(reader, config["root"], split, config["stride_s"], short_futures, splits)
     return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults))
 
 

@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import yaml
+
 from drive.core.errors import DataError
 from drive.core.seeds import numpy_rng
 
@@ -22,16 +24,30 @@ NUSCENES_MINI: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def check_disjoint(splits: Mapping[str, Sequence[str]]) -> None:
-    """Raises DataError if a log is named twice, in two splits or in one."""
-    seen: dict[str, str] = {}
+def split_by_log(splits: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The split of each log. Raises DataError if a log is named twice, in two splits or in one."""
+    found: dict[str, str] = {}
     for name, logs in splits.items():
         for log in logs:
-            if log in seen:
-                raise DataError(
-                    f"log {log} is in the splits {seen[log]} and {name}: keep it in one, its scenarios are not independent"
-                )
-            seen[log] = name
+            if log in found:
+                raise DataError(f"log {log} is in the splits {found[log]} and {name}: keep it in one, its scenarios are not independent")
+            found[log] = name
+    return found
+
+
+def load_splits(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """Named splits from a YAML file: `train: [log, …]`, `val: …`, `test: …`. Raises DataError, naming it, on anything else or an overlap."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict) or not content or set(content) - {"train", *EVALUATION_SPLITS}:
+        raise DataError(f"{path}: a file of splits maps train, val and test to lists of log ids")
+    if not all(isinstance(logs, list) and all(isinstance(log, str) for log in logs) for logs in content.values()):
+        raise DataError(f"{path}: a split is a list of log ids, in quotes where they look like numbers")
+    splits = {name: tuple(logs) for name, logs in content.items()}
+    split_by_log(splits)
+    return splits
 
 
 def split_logs(log_ids: Iterable[str], fractions: Mapping[str, float], seed: int = 0) -> dict[str, tuple[str, ...]]:
@@ -41,7 +57,7 @@ def split_logs(log_ids: Iterable[str], fractions: Mapping[str, float], seed: int
     sum to 1, and on fewer logs than splits.
     """
     logs = sorted(log_ids)
-    check_disjoint({"given": logs})
+    split_by_log({"given": logs})
     if not fractions or min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1.0) > 1e-6:
         raise DataError(f"split fractions must be positive and sum to 1, got {dict(fractions)}")
     if len(logs) < len(fractions):
@@ -65,7 +81,7 @@ def split_logs(log_ids: Iterable[str], fractions: Mapping[str, float], seed: int
 
 def choose_logs(splits: Mapping[str, Sequence[str]], split: str, available: Iterable[str]) -> tuple[str, ...]:
     """The available logs of one split, sorted. Raises DataError on an unknown split, an overlap, or logs that no split names."""
-    check_disjoint(splits)
+    split_by_log(splits)
     if split not in splits:
         raise DataError(f"there is no split {split!r}: choose from {', '.join(splits)}")
     available = sorted(available)
