@@ -142,15 +142,15 @@ def load_splits(config: dict[str, Any]) -> Splits:
     from drive.datasets.select import select
 
     name = config["dataset"]["name"]
-    if name == "nuscenes" and config["stage"]["name"] == "grpo":
-        raise ConfigError("stage=grpo rewards pdms_v1_1, which needs a map, and dataset=nuscenes has none: take scenarionet or av2")
     data = select(config["dataset"], config["split"])
+    if config["stage"]["name"] == "grpo" and data.scenarios[0].notes.get("map") == "corridor":
+        raise ConfigError(f"stage=grpo rewards pdms_v1_1, which needs a map, and these logs of dataset={name} have none: take others, such as scenarionet or av2")
     if not config["stage"]["validate_scenes"]:
         return Splits(data, None)
     if name == "embedded":
         return Splits(data, select(config["dataset"], "val"))
     try:
-        val = None if name in ("scenarionet", "nuscenes") else select(config["dataset"], "val")
+        val = None if name == "nuscenes" else select(config["dataset"], "val")
     except DataError:
         val = None
     if val is None:

@@ -16,6 +16,7 @@ from drive.datasets.card import CARD, Card
 from drive.datasets.episode import EpisodeConfig
 from drive.datasets.episode_file import EpisodeFile, episode_name
 from drive.datasets.generate import generate
+from drive.datasets.logged import Inspection
 from drive.datasets.select import Selected
 
 EPISODES_KEPT = 256  # in memory, about 0.2 MB each
@@ -95,3 +96,11 @@ def ensure_embedded(
         generate(folder, config, wanted, partial(load_teacher, teacher), workers, progress)
     data = EmbeddedDataset(folder, scenes)
     return Selected(data, data.fingerprint, scenes)
+
+
+def inspect(path: Path) -> Inspection:
+    """Counts of one split's folder; every episode is compared with the card."""
+    card = Card.read(path)
+    faults = tuple(f"{path / episode_name(index)} is missing or not what the card says: generate the set again" for index in card.damaged(path))
+    counts = {"scenes": card.scenes, "episodes": len(card.episodes), "seed": card.config["seed"], "split": card.config["split"]}
+    return Inspection("scenes of the embedded world", path, counts, faults)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shlex
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,6 +17,7 @@ from tqdm import tqdm
 from drive.core.errors import DataError, DriveError
 from drive.core.files import PARTIAL
 from drive.core.protocols import PrivilegedPlanner
+from drive.core.workers import end_with_parent
 from drive.datasets.card import CARD, Card, EpisodeEntry
 from drive.datasets.episode import EpisodeConfig, record_episode
 from drive.datasets.episode_file import EpisodeFile, episode_name, write_episode
@@ -114,16 +113,8 @@ def _episodes(folder: Path, config: EpisodeConfig, factory: PlannerFactory, work
 
 def _start_worker(factory: PlannerFactory) -> None:
     global _planner
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _planner = factory()
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot stop its workers: they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _work(folder: Path, config: EpisodeConfig, index: int) -> EpisodeEntry:

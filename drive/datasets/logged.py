@@ -82,6 +82,17 @@ def walk(root: str | Path, wanted: Callable[[str], bool]) -> list[Path]:
     return sorted(found)
 
 
+def _refuse_overlap(entries: Sequence[Entry]) -> None:
+    """Raises DataError where a log stands in two splits."""
+    seen: dict[str, Entry] = {}
+    for entry in entries:
+        first = seen.setdefault(entry.log_id, entry) if entry.log_id and entry.split else entry
+        if first.split != entry.split:
+            raise DataError(
+                f"log {entry.log_id} is in the splits {first.split} ({first.path}) and {entry.split} ({entry.path}): keep it in one, its scenarios are not independent"
+            )
+
+
 class LogDataset(Sequence[Scenario]):
     """Scenarios of one split of a source, in order of log and time."""
 
@@ -95,9 +106,10 @@ class LogDataset(Sequence[Scenario]):
         splits: Mapping[str, Sequence[str]] | None = None,
         render: tuple[Camera, ...] | None = None,
         cache_images: int = 512,
+        check_maps: bool = True,
         progress: bool = False,
     ) -> None:
-        """Reads every log of `split`, with its map; a Scenario stands every `stride_s` seconds, `render` are cameras for logs without any.
+        """Reads every log of `split`, with its map unless `check_maps` is off; a Scenario stands every `stride_s` seconds, `render` are cameras for logs without any.
 
         A Scenario has its whole 5 s of future, which is what training imitates and the PDM score judges; `short_futures` also gives those
         with less outside of train, for protocols that judge what there is. `splits` names the logs of each split, in place of the
@@ -114,6 +126,8 @@ class LogDataset(Sequence[Scenario]):
         self.faults: list[str] = []
         owner = None if splits is None else split_by_log(splits)
         entries = reader.find(self.root)
+        if owner is None:
+            _refuse_overlap(entries)
         others: set[str] = set()
         stray: list[str] = []
         unread = 0
@@ -132,7 +146,8 @@ class LogDataset(Sequence[Scenario]):
                     self.faults.append(f"{entry.path}: log {log.log_id} is there twice: remove one of them")
                     continue
                 scenes = LogScenes(log, render, cache_images)
-                _ = scenes.route  # reads the map now, so that a faulty one is a fault of its log
+                if check_maps:
+                    _ = scenes.route  # reads the map now, so that a faulty one is a fault of its log
             except DataError as error:
                 unread += 1
                 self.faults.append(str(error))

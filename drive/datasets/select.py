@@ -33,29 +33,39 @@ def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Sele
         if low:
             raise ConfigError(f"{', '.join(low)}: must be at least 1")
         return ensure_embedded(config["root"], split, config[key], config["seed"], config["workers"], progress)
-    if config["name"] == "scenarionet":
-        from drive.datasets.scenarionet import ScenarioNetReader
-
-        return _logged(ScenarioNetReader(), config, split)
-    if config["name"] == "av2":
-        from drive.datasets.av2 import Av2Reader
-
-        return _logged(Av2Reader(), config, split)
     if config["name"] == "nuscenes":
         from drive.datasets.nuscenes import NuScenesDataset
 
         scenes = NuScenesDataset(config["root"], split, config["version"], config["camera"])
         return Selected(scenes, scenes.fingerprint, scenes.expected, tuple(scenes.faults))
-    raise ConfigError(f"no dataset is named {config['name']!r}")
+    return _logged(make_reader(config), config, split)
 
 
-def _logged(reader: Reader, config: Mapping[str, Any], split: str, short_futures: bool = False) -> Selected:
+def make_reader(config: Mapping[str, Any]) -> Reader:
+    """The source of logs that a config section names. Raises ConfigError where there is none."""
+    if config["name"] == "scenarionet":
+        from drive.datasets.scenarionet import ScenarioNetReader
+
+        return ScenarioNetReader()
+    if config["name"] == "av2":
+        from drive.datasets.av2 import Av2Reader
+
+        return Av2Reader()
+    if config["name"] == "cache":
+        from drive.datasets.convert import CacheReader
+
+        return CacheReader(config["images"])
+    raise ConfigError(f"no source of logs is named {config['name']!r}")
+
+
+def _logged(reader: Reader, config: Mapping[str, Any], split: str) -> Selected:
     """The logs of `reader` below the config's root."""
     from drive.datasets.logged import LogDataset
     from drive.datasets.splits import load_splits
 
     splits = load_splits(config["splits"]) if config["splits"] else None
-    logs = LogDataset(reader, config["root"], split, config["stride_s"], short_futures, splits)
+    short, converted = config.get("short_futures", False), config["name"] == "cache"
+    logs = LogDataset(reader, config["root"], split, config["stride_s"], short, splits, check_maps=not converted)
     return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults))
 
 

@@ -1,0 +1,203 @@
+"""The Arrow cache: what comes out is what went in, nothing is done twice, and nothing is lost to a kill or a torn file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+
+import av2_files
+import numpy as np
+import pytest
+import scenarionet_logs
+from PIL import Image
+
+from drive.core.errors import DataError
+from drive.core.types import Camera, Command, Lights, LightState, Question, Scenario
+from drive.datasets import arrow_log
+from drive.datasets.av2 import Av2Reader
+from drive.datasets.convert import INDEX, LOGS, CacheReader, convert
+from drive.datasets.logged import LogDataset
+from drive.datasets.logs import ImageRef, LogScenes
+from drive.datasets.scenarionet import ScenarioNetReader, log_of
+from drive.datasets.scenarionet_log import read_log
+
+pytest.importorskip("pyarrow")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("logs") / "scenarionet"
+    for k in range(3):
+        scenarionet_logs.write(root / "val" / f"{k}.pkl", scenarionet_logs.record(f"town-{k}"))
+    return root
+
+
+def same(a, b, where=""):
+    """Equal to the bit, dataclass by dataclass."""
+    if hasattr(a, "__dataclass_fields__"):
+        for field in fields(a):
+            if field.name not in ("image_source", "road_map", "notes"):
+                same(getattr(a, field.name), getattr(b, field.name), f"{where}.{field.name}")
+    elif isinstance(a, np.ndarray):
+        assert a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes(), where
+    elif isinstance(a, tuple) and a and hasattr(a[0], "__dataclass_fields__"):
+        assert len(a) == len(b), where
+        for x, y in zip(a, b):
+            same(x, y, where)
+    else:
+        assert a == b, where
+
+
+def same_scenario(a: Scenario, b: Scenario):
+    same(a, b)
+    assert json.loads(json.dumps(a.notes)) == json.loads(json.dumps(b.notes))
+    assert list(a.road_map.lanes) == list(b.road_map.lanes) and a.road_map.polygons.tokens == b.road_map.polygons.tokens
+    for key in a.road_map.lanes:
+        same(a.road_map.lanes[key], b.road_map.lanes[key], key)
+    same(a.road_map.polygons, b.road_map.polygons)
+    same(a.observation(), b.observation())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_scenarios_of_a_cache_are_those_of_the_source_to_the_bit(logs, tmp_path, workers):
+    done = convert(ScenarioNetReader(), logs, tmp_path, workers=workers, progress=False)
+    assert (done.converted, done.kept, done.faults) == (3, 0, ()) and done.bytes == sum(p.stat().st_size for p in (tmp_path / LOGS).iterdir())
+    source, cached = LogDataset(ScenarioNetReader(), logs, "val"), LogDataset(CacheReader(), tmp_path, "val", check_maps=False)
+    assert source.ids == cached.ids and len(source) == 33
+    for k in (0, 12, 32):
+        same_scenario(source[k], cached[k])
+
+
+def test_argoverse_logs_too(tmp_path):
+    av2_files.write(tmp_path / "source" / "val" / "log-a")
+    convert(Av2Reader(), tmp_path / "source", tmp_path / "cache", progress=False)
+    source, cached = LogDataset(Av2Reader(), tmp_path / "source", "val"), LogDataset(CacheReader(), tmp_path / "cache", "val")
+    same_scenario(source[3], cached[3])
+
+
+def test_arrays_lie_in_the_file_and_cannot_be_written(logs, tmp_path):
+    convert(ScenarioNetReader(), logs, tmp_path, progress=False)
+    log = CacheReader().read(CacheReader().find(tmp_path)[0])
+    assert not log.agents.poses_world.flags.owndata and not log.agents.poses_world.flags.writeable
+
+
+def test_lights_cameras_language_commands_and_notes_survive(logs, tmp_path):
+    picture = tmp_path / "images" / "blob.bin"
+    picture.parent.mkdir()
+    Image.fromarray(np.full((4, 6, 3), 77, np.uint8)).save(tmp_path / "one.png")
+    png = (tmp_path / "one.png").read_bytes()
+    picture.write_bytes(b"x" * 10 + png + b"y" * 5)
+    plain = log_of(read_log(next(logs.rglob("0.pkl"))), "test")
+    ref = ImageRef(picture, 10, len(png))
+    log = replace(
+        plain,
+        lights=Lights(("A", "B"), np.full((2, plain.steps), LightState.RED)),
+        cameras=(Camera.front(6, 4),),
+        images=((ref, None) * (plain.steps // 2),),
+        language={20: (Question("What is ahead?", "A car.", "perception"),)},
+        commands=(Command.LEFT,) * plain.steps,
+        presents=(20, 21),
+        notes={"raters": [{"poses": np.zeros((2, 2)), "score": 7.0}]},
+        step_notes={"token": [f"t{k}" for k in range(plain.steps)]},
+    )
+    content = arrow_log.pack(log, tmp_path / "images")
+    path = tmp_path / f"{arrow_log.digest(content)}.arrow"
+    path.write_bytes(content)
+    (tmp_path / "images").rename(tmp_path / "moved")
+    back = arrow_log.read(path, tmp_path / "moved")
+    same(replace(log, files=(), make_map=None, images=(), step_notes={}, times=None), replace(back, files=(), make_map=None, images=(), step_notes={}, times=None))
+    scenes = LogScenes(back)
+    assert scenes.presents(5, True) == [20, 21]
+    scene = scenes.scenario(20)
+    assert scene.lights is not None and (scene.lights.states == LightState.RED).all() and scene.lights.states.shape == (2, 66)
+    assert scene.language[0].answer == "A car." and scene.command is Command.LEFT and scene.notes["token"] == "t20"
+    assert scene.notes["raters"] == [{"poses": [[0.0, 0.0], [0.0, 0.0]], "score": 7.0}]
+    assert (scene.image_source.image(0, 15) == 77).all() and scene.image_source.image(0, 15).shape == (4, 6, 3)
+    with pytest.raises(DataError, match="no image of CAM_F0 at step 15"):
+        scene.image_source.image(0, 10)
+
+
+def test_a_second_run_converts_what_is_new_or_changed_alone(logs, tmp_path):
+    root, out = tmp_path / "source", tmp_path / "cache"
+    for k in range(2):
+        scenarionet_logs.write(root / "val" / f"{k}.pkl", scenarionet_logs.record(f"town-{k}"))
+    assert convert(ScenarioNetReader(), root, out, progress=False).converted == 2
+    before = {path.name: path.stat().st_mtime_ns for path in (out / LOGS).iterdir()}
+    again = convert(ScenarioNetReader(), root, out, progress=False)
+    assert (again.converted, again.kept) == (0, 2)
+    scenarionet_logs.write(root / "val" / "1.pkl", scenarionet_logs.record("town-1", poses=scenarionet_logs.drive_left(0.5 * np.arange(scenarionet_logs.STEPS))))
+    scenarionet_logs.write(root / "val" / "2.pkl", scenarionet_logs.record("town-2"))
+    third = convert(ScenarioNetReader(), root, out, progress=False)
+    after = {path.name: path.stat().st_mtime_ns for path in (out / LOGS).iterdir()}
+    assert (third.converted, third.kept) == (2, 1) and len(after) == 3  # the old town-1 is gone
+    kept = set(before) & set(after)
+    assert len(kept) == 1 and all(before[name] == after[name] for name in kept)
+    assert third.bytes == sum(path.stat().st_size for path in (out / LOGS).iterdir())
+
+
+def test_a_bad_log_is_told_and_the_rest_converted(logs, tmp_path):
+    root, out = tmp_path / "source", tmp_path / "cache"
+    good = scenarionet_logs.write(root / "val" / "good.pkl", scenarionet_logs.record("town-1"))
+    (root / "val" / "torn.pkl").write_bytes(good.read_bytes()[:-300])
+    done = convert(ScenarioNetReader(), root, out, workers=2, progress=False)
+    assert done.converted == 1 and len(done.faults) == 1 and "torn.pkl" in done.faults[0]
+    (root / "val" / "torn.pkl").write_bytes(good.read_bytes().replace(b"town-1", b"town-9"))
+    assert convert(ScenarioNetReader(), root, out, progress=False).converted == 1
+    with pytest.raises(DataError, match="another source, folder or format"):
+        convert(ScenarioNetReader(), logs, out, progress=False)
+
+
+def test_damage_is_seen(logs, tmp_path):
+    convert(ScenarioNetReader(), logs, tmp_path, progress=False)
+    victim = sorted((tmp_path / LOGS).iterdir())[0]
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    data = LogDataset(CacheReader(), tmp_path, "val")
+    assert len(data) == 22 and data.expected == 33 and "is damaged" in data.faults[0] and victim.name in data.faults[0]
+    for bad in (b"", bytes(content[: len(content) // 2])):
+        path = tmp_path / f"{arrow_log.digest(bad)}.arrow"
+        path.write_bytes(bad)
+        with pytest.raises(DataError, match="cannot be read as a converted log"):
+            arrow_log.read(path, tmp_path)
+    with pytest.raises(DataError, match=r"holds no index\.jsonl"):
+        CacheReader().find(logs)
+
+
+def test_a_torn_index_is_mended_and_a_wrong_one_told(logs, tmp_path):
+    convert(ScenarioNetReader(), logs, tmp_path, progress=False)
+    lines = (tmp_path / INDEX).read_text().splitlines(keepends=True)
+    (tmp_path / INDEX).write_text("".join(lines[:2]) + lines[2][:40])
+    assert len(CacheReader().find(tmp_path)) == 2
+    assert convert(ScenarioNetReader(), logs, tmp_path, progress=False).converted == 1
+    assert len(LogDataset(CacheReader(), tmp_path, "val")) == 33
+    (tmp_path / INDEX).write_text("nonsense\n" + "".join(lines))
+    with pytest.raises(DataError, match="line 1 is no record"):
+        CacheReader().find(tmp_path)
+
+
+def test_a_killed_conversion_goes_on(tmp_path):
+    root, out = tmp_path / "source", tmp_path / "cache"
+    for k in range(40):
+        scenarionet_logs.write(root / "val" / f"{k:02}.pkl", scenarionet_logs.record(f"town-{k:02}"))
+    code = (
+        "from pathlib import Path\nfrom drive.datasets.convert import convert\nfrom drive.datasets.scenarionet import ScenarioNetReader\n"
+        "if __name__ == '__main__':\n"
+        f"    convert(ScenarioNetReader(), Path({str(root)!r}), Path({str(out)!r}), workers=1, progress=False)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (not (out / INDEX).is_file() or (out / INDEX).read_text().count("\n") < 3):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    had = (out / INDEX).read_text().count("\n")
+    done = convert(ScenarioNetReader(), root, out, progress=False)
+    assert had >= 3 and done.kept == had and done.converted == 40 - had
+    assert not [name for name in os.listdir(out / LOGS) if name.endswith(".partial")]
+    assert len(LogDataset(CacheReader(), out, "val")) == 40 * 11
