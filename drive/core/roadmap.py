@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
@@ -152,6 +152,14 @@ class RoadMap:
                 line = line[1:]
             parts.append(line)
         return np.concatenate(parts)
+
+    def shifted(self, offset: Array) -> RoadMap:
+        """The same map moved by `offset` (2,) m."""
+        move = np.array([*offset, 0.0])
+        lanes = {
+            key: replace(lane, centerline=lane.centerline + move, left=lane.left + offset, right=lane.right + offset) for key, lane in self.lanes.items()
+        }
+        return RoadMap(self.name, lanes, replace(self.polygons, vertices=self.polygons.vertices + offset))
 
     def save(self, path: str | Path) -> None:
         """Write as .npz without pickles; through a temporary file, so that no half-written map is left."""

@@ -106,7 +106,7 @@ def convert(reader: Reader, root: Path, out: Path, split: str | None = None, wor
     todo = [entry for entry in entries if at[id(entry)] not in fresh]
     faults = []
     with (out / INDEX).open("a+", encoding="utf-8") as index:
-        _end_line(index)
+        end_line(index)
         bar = tqdm(_converted(reader, todo, root, out, workers), total=len(todo), desc=f"converting {reader.name}", disable=not progress, dynamic_ncols=True)
         for done in bar:
             if isinstance(done, str):
@@ -123,7 +123,7 @@ def convert(reader: Reader, root: Path, out: Path, split: str | None = None, wor
     return Conversion(len(todo) - len(faults), len(entries) - len(todo), sum(record.bytes for record in records), tuple(faults))
 
 
-def _end_line(index: Any) -> None:
+def end_line(index: Any) -> None:
     """Cut a torn last line off, so that the next one starts on its own."""
     index.seek(0)
     text = index.read()
@@ -187,7 +187,7 @@ class CacheReader:
         """One log, mapped into memory. Raises DataError, naming the file."""
         card = entry.path.parents[1] / CARD
         try:
-            images = self.images or Path(json.loads(card.read_text(encoding="utf-8"))["root"])
+            images = self.images or card.parent / json.loads(card.read_text(encoding="utf-8"))["root"]  # an absolute root replaces the parent
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{card} is missing or no card of a cache ({error}): convert again") from error
         return arrow_log.read(entry.path, images)

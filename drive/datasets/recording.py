@@ -1,0 +1,141 @@
+"""Recording a drive, in CARLA or in the embedded world, as a log of the Arrow cache: what a simulator shows, a dataset reads (`dataset=cache`).
+
+The recorder takes drive's own words, so the simulator's frame is converted where drive talks to it, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from drive.core.errors import DataError
+from drive.core.files import atomic_write_bytes, atomic_write_text
+from drive.core.roadmap import RoadMap
+from drive.core.types import Camera, Command, EgoState, EgoTrack, Tracks
+from drive.datasets import arrow_log
+from drive.datasets.convert import CARD, INDEX, LOGS, Record, end_line
+from drive.datasets.logs import ImageRef, Log
+from drive.datasets.motion import central_velocity
+
+IMAGES = "images"
+
+
+class LogRecorder:
+    """Collects one drive step by step; `close` writes it into the cache folder `out`, beside those that are there."""
+
+    def __init__(
+        self,
+        out: str | Path,
+        log_id: str,
+        source: str,
+        split: str,
+        dt: float,
+        ego_size: tuple[float, float, float],
+        cameras: tuple[Camera, ...] = (),
+        road_map: RoadMap | None = None,
+    ) -> None:
+        """`source` is the simulator ("carla", "embedded"), `dt` the seconds between steps; without `cameras`, readers render a front camera.
+
+        Raises DataError where `out` holds converted logs of a source, or a log of this name.
+        """
+        if not log_id or Path(log_id).name != log_id or log_id.startswith("."):
+            raise DataError(f"a recording's name becomes a folder: {log_id!r} is no name of one")
+        self.out, self.log_id, self.source, self.split, self.dt = Path(out), log_id, source, split, dt
+        self.ego_size, self.cameras, self.road_map = ego_size, cameras, road_map
+        self._egos: list[EgoState] = []
+        self._agents: list[Tracks] = []
+        self._commands: list[Command] = []
+        self.card = {"format": arrow_log.FORMAT, "source": "recordings", "root": "."}
+        if (self.out / CARD).is_file() and json.loads((self.out / CARD).read_text(encoding="utf-8")) != self.card:
+            raise DataError(f"{self.out} holds converted logs: record into another folder")
+        if (self.out / IMAGES / log_id).exists():
+            raise DataError(f"{self.out} holds images of a recording {log_id!r}: give this one another name, or delete them")
+
+    def add(self, ego: EgoState, agents: Tracks, command: Command, images: NDArray[np.uint8] | None = None) -> None:
+        """One step: the ego, the agents at step 0 of `agents`, the route command, and RGB images (C, H, W, 3) where cameras are recorded."""
+        if (images is None) != (not self.cameras) or (images is not None and len(images) != len(self.cameras)):
+            raise DataError(f"recording {self.log_id}: {len(self.cameras)} cameras want as many images a step, got {0 if images is None else len(images)}")
+        for camera, image in zip(self.cameras, images if images is not None else ()):
+            buffer = BytesIO()
+            Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+            atomic_write_bytes(self._image(camera, len(self._egos)), buffer.getvalue())
+        self._egos.append(ego)
+        self._agents.append(agents)
+        self._commands.append(command)
+
+    def _image(self, camera: Camera, step: int) -> Path:
+        return self.out / IMAGES / self.log_id / camera.name / f"{step:06d}.png"
+
+    def close(self) -> Path:
+        """Write the log, and return its file. Raises DataError on a recording of fewer than two steps."""
+        if len(self._egos) < 2:
+            raise DataError(f"recording {self.log_id} has {len(self._egos)} steps: a log has at least two")
+        log = self._log()
+        self.out.mkdir(parents=True, exist_ok=True)
+        content = arrow_log.pack(log, self.out)
+        name = arrow_log.digest(content)
+        path = atomic_write_bytes(self.out / LOGS / f"{name}{arrow_log.SUFFIX}", content)
+        record = Record(self.log_id, "", [], self.log_id, self.split, log.steps, name, len(content))
+        with (self.out / INDEX).open("a+", encoding="utf-8") as index:
+            end_line(index)
+            index.write(json.dumps(asdict(record)) + "\n")
+            index.flush()
+            os.fsync(index.fileno())
+        atomic_write_text(self.out / CARD, json.dumps(self.card))
+        return path
+
+    def _log(self) -> Log:
+        poses = np.stack([ego.pose_world for ego in self._egos])
+        origin = np.floor(poses[0, :2])
+        poses[:, :2] -= origin
+        track = EgoTrack(
+            poses,
+            np.stack([ego.velocity_ego for ego in self._egos]),
+            np.stack([ego.acceleration_ego for ego in self._egos]),
+            np.array([ego.yaw_rate for ego in self._egos]),
+        )
+        road_map = None if self.road_map is None else self.road_map.shifted(-origin)
+        return Log(
+            log_id=self.log_id,
+            source=self.source,
+            split=self.split,
+            files=(self.out / self.log_id,),
+            dt=self.dt,
+            ego=track,
+            ego_size=self.ego_size,
+            agents=self._tracks(origin),
+            origin=origin,
+            make_map=None if road_map is None else lambda: road_map,
+            times=np.array([ego.time_s for ego in self._egos]),
+            cameras=self.cameras,
+            images=tuple(tuple(ImageRef(self._image(camera, step)) for step in range(len(poses))) for camera in self.cameras),
+            commands=tuple(self._commands),
+        )
+
+    def _tracks(self, origin: NDArray[np.float64]) -> Tracks:
+        """The agents of all steps, by id; sizes and types as first seen, velocities from positions."""
+        rows: dict[str, int] = {}
+        first: list[tuple[int, NDArray[np.float64]]] = []
+        for agents in self._agents:
+            for k in np.flatnonzero(agents.valid[:, 0]):
+                if agents.ids[k] not in rows:
+                    rows[agents.ids[k]] = len(rows)
+                    first.append((int(agents.types[k]), agents.size[k]))
+        steps = len(self._agents)
+        if not rows:
+            return Tracks.empty(steps)
+        poses, valid = np.zeros((len(rows), steps, 3)), np.zeros((len(rows), steps), bool)
+        for step, agents in enumerate(self._agents):
+            there = np.flatnonzero(agents.valid[:, 0])
+            at = [rows[agents.ids[k]] for k in there]
+            poses[at, step] = agents.poses_world[there, 0] - [*origin, 0.0]
+            valid[at, step] = True
+        velocity = central_velocity(poses[..., :2], valid, self.dt)
+        return Tracks(tuple(rows), np.array([kind for kind, _ in first], np.int64), np.stack([size for _, size in first]), poses, velocity, valid)
