@@ -19,11 +19,12 @@ from drive.core.errors import DataError
 from drive.core.types import Camera, Command, Lights, LightState, Question, Scenario
 from drive.datasets import arrow_log
 from drive.datasets.av2 import Av2Reader
-from drive.datasets.convert import INDEX, LOGS, CacheReader, convert
+from drive.datasets.convert import INDEX, LOGS, CacheReader, convert, inspect
 from drive.datasets.logged import LogDataset
-from drive.datasets.logs import ImageRef, LogScenes
+from drive.datasets.logs import ImageRef, LogScenes, Outline
 from drive.datasets.scenarionet import ScenarioNetReader, log_of
 from drive.datasets.scenarionet_log import read_log
+from drive.datasets.select import readable
 
 pytest.importorskip("pyarrow")
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,7 +68,7 @@ def same_scenario(a: Scenario, b: Scenario):
 def test_scenarios_of_a_cache_are_those_of_the_source_to_the_bit(logs, tmp_path, workers):
     done = convert(ScenarioNetReader(), logs, tmp_path, workers=workers, progress=False)
     assert (done.converted, done.kept, done.faults) == (3, 0, ()) and done.bytes == sum(p.stat().st_size for p in (tmp_path / LOGS).iterdir())
-    source, cached = LogDataset(ScenarioNetReader(), logs, "val"), LogDataset(CacheReader(), tmp_path, "val", check_maps=False)
+    source, cached = LogDataset(ScenarioNetReader(), logs, "val"), LogDataset(CacheReader(), tmp_path, "val")
     assert source.ids == cached.ids and len(source) == 33
     for k in (0, 12, 32):
         same_scenario(source[k], cached[k])
@@ -110,9 +111,9 @@ def test_lights_cameras_language_commands_and_notes_survive(logs, tmp_path):
     path.write_bytes(content)
     (tmp_path / "images").rename(tmp_path / "moved")
     back = arrow_log.read(path, tmp_path / "moved")
-    same(replace(log, files=(), make_map=None, images=(), step_notes={}, times=None), replace(back, files=(), make_map=None, images=(), step_notes={}, times=None))
+    same(replace(log, files=(), make_map=None, images=(), step_notes={}, times=None), replace(back, files=(), make_map=None, images=(), step_notes={}, times=None, route=None))
     scenes = LogScenes(back)
-    assert scenes.presents(5, True) == [20, 21]
+    assert Outline.of(back).chosen(0.5, True) == [20, 21]
     scene = scenes.scenario(20)
     assert scene.lights is not None and (scene.lights.states == LightState.RED).all() and scene.lights.states.shape == (2, 66)
     assert scene.language[0].answer == "A car." and scene.command is Command.LEFT and scene.notes["token"] == "t20"
@@ -158,8 +159,10 @@ def test_damage_is_seen(logs, tmp_path):
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
     victim.write_bytes(content)
-    data = LogDataset(CacheReader(), tmp_path, "val")
-    assert len(data) == 22 and data.expected == 33 and "is damaged" in data.faults[0] and victim.name in data.faults[0]
+    good, faults = readable(data := LogDataset(CacheReader(), tmp_path, "val"), range(33))
+    assert len(data) == data.expected == 33 and len(good) == 22 and len(faults) == 11
+    assert "is damaged" in faults[0] and victim.name in faults[0]
+    assert len(inspect(tmp_path).faults) == 1 and inspect(tmp_path).counts["logs"] == 2
     for bad in (b"", bytes(content[: len(content) // 2])):
         path = tmp_path / f"{arrow_log.digest(bad)}.arrow"
         path.write_bytes(bad)

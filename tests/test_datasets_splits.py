@@ -87,3 +87,36 @@ def test_the_fingerprint_sees_names_and_bytes_but_not_the_place(tmp_path):
     )
     with pytest.raises(DataError, match="gone"):
         fingerprint(first, [first / "gone"])
+
+
+def test_the_fingerprint_of_a_huge_file_reads_samples_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("drive.datasets.splits.MEGABYTE", 4)
+    monkeypatch.setattr("drive.datasets.splits.SAMPLED_ABOVE", 1000)
+    path = tmp_path / "huge"
+    content = bytearray(range(256)) * 8
+    path.write_bytes(content)
+    first = fingerprint(tmp_path, [path])
+    content[-1] ^= 1  # within the last sample
+    path.write_bytes(content)
+    second = fingerprint(tmp_path, [path])
+    path.write_bytes(content + b"x")
+    assert len({first, second, fingerprint(tmp_path, [path])}) == 3
+
+
+def test_splits_from_a_file(tmp_path):
+    path = tmp_path / "splits.yaml"
+    path.write_text("train: [a, b]\ntest: [c]\n")
+    assert load_splits(path) == {"train": ("a", "b"), "test": ("c",)}
+    for text, told in (
+        ("train: [a]\ntest: [a]\n", "in the splits train and test"),
+        ("train: a\n", "a list of log ids"),
+        ("train: [1]\n", "in quotes"),
+        ("mine: [a]\n", "maps train, val and test"),
+        ("[", "cannot be read as YAML"),
+        ("", "maps train, val and test"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=told):
+            load_splits(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_splits(tmp_path / "absent.yaml")

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from drive.core.errors import DataError
 from drive.core.roadmap import Lane, Polygons, RoadMap
 from drive.core.types import Camera, Command, EgoTrack, Lights, Question, Tracks
-from drive.datasets.logs import ImageRef, Log
+from drive.datasets.logs import ImageRef, Log, LogScenes
+from drive.datasets.route import Route
 
 Array = NDArray[np.float64]
 FORMAT = 1
@@ -49,7 +50,9 @@ def _plain(value: Any) -> Any:
 def pack(log: Log, images_root: Path) -> bytes:
     """The file of a log with its map; images are named relative to `images_root`. Raises DataError on a faulty map, or notes that are no plain data."""
     pa = _pyarrow()
-    road_map = None if log.make_map is None else log.make_map()
+    scenes = LogScenes(log)
+    route = scenes.route
+    road_map = None if log.make_map is None else scenes.road_map
     columns: dict[str, Any] = {
         "ego_poses": log.ego.poses_world,
         "ego_velocity": log.ego.velocity_ego,
@@ -63,6 +66,7 @@ def pack(log: Log, images_root: Path) -> bytes:
         "times": np.array([log.time(step) for step in range(log.steps)]),
         "light_states": log.lights.states if log.lights else np.zeros(0, np.int64),
         "camera_matrices": np.concatenate([np.zeros(0), *(np.concatenate([c.intrinsics.ravel(), c.ego_from_camera.ravel()]) for c in log.cameras)]),
+        "route_centerline": route.centerline,
         **_image_columns(log, images_root),
         **(_map_columns(road_map) if road_map is not None else {}),
     }
@@ -80,7 +84,7 @@ def pack(log: Log, images_root: Path) -> bytes:
         "cameras": [[camera.name, camera.width, camera.height] for camera in log.cameras],
         "language": {step: [[q.question, q.answer, q.topic] for q in asked] for step, asked in log.language.items()},
         "commands": [command.value for command in log.commands],
-        "route": log.route_lane_ids,
+        "route": {"lane_ids": route.lane_ids, "maneuvers": [[a, b, command.value] for a, b, command in route.maneuvers], "matched": route.matched},
         "presents": log.presents,
         "notes": log.notes,
         "step_notes": log.step_notes,
@@ -186,7 +190,12 @@ def _log(path: Path, meta: Mapping[str, Any], columns: Mapping[str, Any], images
         images=_images(columns, len(meta["cameras"]), steps, images_root),
         language={int(step): tuple(Question(*words) for words in asked) for step, asked in meta["language"].items()},
         commands=tuple(map(Command, meta["commands"])),
-        route_lane_ids=tuple(meta["route"]),
+        route=Route(
+            tuple(meta["route"]["lane_ids"]),
+            array("route_centerline", -1, 3),
+            tuple((a, b, Command(name)) for a, b, name in meta["route"]["maneuvers"]),
+            meta["route"]["matched"],
+        ),
         presents=None if meta["presents"] is None else tuple(meta["presents"]),
         notes=meta["notes"],
         step_notes=meta["step_notes"],

@@ -24,7 +24,7 @@ from drive.core.files import atomic_write_bytes, atomic_write_text
 from drive.core.workers import end_with_parent
 from drive.datasets import arrow_log
 from drive.datasets.logged import Entry, Inspection, Reader
-from drive.datasets.logs import Log, LogScenes
+from drive.datasets.logs import Log, Outline
 
 INDEX, LOGS, CARD = "index.jsonl", "logs", "cache.json"
 
@@ -39,6 +39,8 @@ class Record:
     log_id: str
     split: str
     steps: int
+    dt: float
+    presents: list[int] | None
     digest: str
     bytes: int
 
@@ -142,7 +144,7 @@ def _convert_one(reader: Reader, entry: Entry, root: Path, out: Path) -> Record 
     name = arrow_log.digest(content)
     atomic_write_bytes(out / LOGS / f"{name}{arrow_log.SUFFIX}", content)
     path = os.path.relpath(entry.path, root)
-    return Record(path, entry.key, _stamp(log.files, root), log.log_id, log.split, log.steps, name, len(content))
+    return Record(path, entry.key, _stamp(log.files, root), log.log_id, log.split, log.steps, log.dt, None if log.presents is None else list(log.presents), name, len(content))
 
 
 def _converted(reader: Reader, entries: list[Entry], root: Path, out: Path, workers: int) -> Iterator[Record | str]:
@@ -181,7 +183,7 @@ class CacheReader:
         if not (root / INDEX).is_file():
             raise DataError(f"{root} holds no {INDEX}: it is no folder of `drive data convert`")
         records = sorted(_records(root).values(), key=lambda record: record.log_id)
-        return [Entry(record.log_id, root / LOGS / f"{record.digest}{arrow_log.SUFFIX}", record.split) for record in records]
+        return [_entry(record, root) for record in records]
 
     def read(self, entry: Entry) -> Log:
         """One log, mapped into memory. Raises DataError, naming the file."""
@@ -193,17 +195,22 @@ class CacheReader:
         return arrow_log.read(entry.path, images)
 
 
+def _entry(record: Record, root: Path) -> Entry:
+    outline = Outline(record.steps, record.dt, None if record.presents is None else tuple(record.presents))
+    return Entry(record.log_id, root / LOGS / f"{record.digest}{arrow_log.SUFFIX}", record.split, "", outline, record.digest)
+
+
 def inspect(path: Path) -> Inspection:
     """Counts of a cache; every file is compared with its name."""
     reader, faults, steps, scenes = CacheReader(), [], 0, 0
     entries = reader.find(path)
     for entry in entries:
         try:
-            log = LogScenes(reader.read(entry))
+            log = reader.read(entry)
         except DataError as error:
             faults.append(str(error))
             continue
-        steps += log.log.steps
-        scenes += len(log.presents(max(round(0.5 / log.log.dt), 1), True))
+        steps += log.steps
+        scenes += len(Outline.of(log).chosen(0.5, True))
     size = sum(file.stat().st_size for file in (path / LOGS).iterdir())
     return Inspection("converted logs", path, {"logs": len(entries) - len(faults), "steps": steps, "scenes": scenes, "MB": round(size / 1e6, 1)}, tuple(faults))

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from drive.core.errors import DataError
 from drive.core.types import Camera, Scenario
-from drive.datasets.logs import Log, LogScenes
+from drive.datasets.logs import Log, LogScenes, Outline
 from drive.datasets.splits import fingerprint, split_by_log
 
 SPLITS = ("train", "val", "test")
+LOGS_KEPT = 64  # in memory, of those read when asked for
 FOLDER_SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test", "mini_val": "val"}
 
 
@@ -34,6 +35,8 @@ class Entry:
     path: Path  # file or folder
     split: str  # train, val or test; empty where only reading tells
     key: str = ""  # which log of a file that holds several
+    outline: Outline | None = None  # where it is known: the log is then read when a scene of it is asked for
+    digest: str = ""  # of the content of `path`, where it is known
 
 
 class Reader(Protocol):
@@ -106,86 +109,112 @@ class LogDataset(Sequence[Scenario]):
         splits: Mapping[str, Sequence[str]] | None = None,
         render: tuple[Camera, ...] | None = None,
         cache_images: int = 512,
-        check_maps: bool = True,
         progress: bool = False,
     ) -> None:
-        """Reads every log of `split`, with its map unless `check_maps` is off; a Scenario stands every `stride_s` seconds, `render` are cameras for logs without any.
+        """Reads every log of `split` with its map, unless its outline is known; a Scenario stands every `stride_s` seconds.
 
         A Scenario has its whole 5 s of future, which is what training imitates and the PDM score judges; `short_futures` also gives those
         with less outside of train, for protocols that judge what there is. `splits` names the logs of each split, in place of the
-        source's own. A log that cannot be read is kept in `faults` and counts in `expected` as many scenarios as the readable ones hold
-        on average; one that is there twice is kept there too, and costs nothing. Raises DataError on an unknown split, a log that
-        `splits` leaves out or names twice, and a split without a readable log.
+        source's own; `render` are cameras for logs without any. A log that cannot be read is kept in `faults` and counts in `expected` as
+        many scenarios as the readable ones hold on average; one that is there twice is kept there too, and costs nothing. Raises DataError
+        on an unknown split, a log in two splits or left out by `splits`, and a split without a readable log.
         """
         if split not in SPLITS:
             raise DataError(f"there is no split {split!r}: choose from {', '.join(SPLITS)}")
         if stride_s <= 0.0:
             raise DataError(f"stride_s={stride_s}: the time between two scenarios must be above 0 s")
-        self.root, self.split = Path(root), split
-        self.logs: list[LogScenes] = []
+        self.reader, self.root, self.split = reader, Path(root), split
         self.faults: list[str] = []
-        owner = None if splits is None else split_by_log(splits)
+        self._options = {"render": render, "cache_images": cache_images}
+        self._later = lru_cache(maxsize=LOGS_KEPT)(self._read)
+        self._owner = None if splits is None else split_by_log(splits)
         entries = reader.find(self.root)
-        if owner is None:
+        if self._owner is None:
             _refuse_overlap(entries)
+        logs, unread, others = self._open(entries, progress)
+        if not logs:
+            there = f"its logs are of {', '.join(sorted(others))}" if others else f"no log of {reader.name} is there"
+            raise DataError(f"{self.root} has no readable log of the split {split!r}: {'; '.join(self.faults[:3]) or there}")
+        whole = split == "train" or not short_futures
+        self._at = [(log_id, step) for log_id, (outline, _) in sorted(logs.items()) for step in outline.chosen(stride_s, whole)]
+        self._logs = {log_id: log for log_id, (_, log) in sorted(logs.items())}
+        if not self._at:
+            raise DataError(f"{self.root}: none of the {len(logs)} logs of the split {split!r} is long enough for a scenario")
+        self.expected = len(self._at) + unread * math.ceil(len(self._at) / len(logs))
+
+    def _open(self, entries: Sequence[Entry], progress: bool) -> tuple[dict[str, tuple[Outline, LogScenes | Entry]], int, set[str]]:
+        """The logs of the split by id, how many could not be read, and the other splits that there are."""
+        logs: dict[str, tuple[Outline, LogScenes | Entry]] = {}
         others: set[str] = set()
         stray: list[str] = []
         unread = 0
-        for entry in tqdm(entries, desc=f"{reader.name} logs", disable=not progress, dynamic_ncols=True):
-            known = entry.split if owner is None else owner.get(entry.log_id, "")
-            if known not in ("", split):
+        for entry in tqdm(entries, desc=f"{self.reader.name} logs", disable=not progress, dynamic_ncols=True):
+            known = entry.split if self._owner is None else self._owner.get(entry.log_id, "")
+            if known not in ("", self.split):
                 others.add(known)
                 continue
+            outline, opened = entry.outline, entry
             try:
-                log = reader.read(entry)
-                log = log if owner is None else replace(log, split=owner.get(log.log_id, ""))
-                if log.split != split:
-                    (others.add if log.split else stray.append)(log.split or log.log_id)
-                    continue
-                if any(log.log_id == scenes.log.log_id for scenes in self.logs):
-                    self.faults.append(f"{entry.path}: log {log.log_id} is there twice: remove one of them")
-                    continue
-                scenes = LogScenes(log, render, cache_images)
-                if check_maps:
-                    _ = scenes.route  # reads the map now, so that a faulty one is a fault of its log
+                if not known or outline is None:
+                    opened = self._read(entry)
+                    outline = Outline.of(opened.log)
             except DataError as error:
                 unread += 1
                 self.faults.append(str(error))
                 continue
-            self.logs.append(scenes)
+            log_id, split = (entry.log_id, known) if isinstance(opened, Entry) else (opened.log.log_id, opened.log.split)
+            if split != self.split:
+                (others.add if split else stray.append)(split or log_id)
+            elif log_id in logs:
+                self.faults.append(f"{entry.path}: log {log_id} is there twice: remove one of them")
+            else:
+                logs[log_id] = (outline, opened)
         if stray:
             named = f"{self.root}: {len(stray)} logs belong to no split ({', '.join(stray[:3])}{', …' if len(stray) > 3 else ''})"
-            if owner is not None:
+            if self._owner is not None:
                 raise DataError(f"{named}: name every log in dataset.splits")
             self.faults.append(f"{named}: put them in folders named {', '.join(SPLITS)}, or name them in dataset.splits=FILE")
-        if not self.logs:
-            there = f"its logs are of {', '.join(sorted(others))}" if others else f"no log of {reader.name} is there"
-            raise DataError(f"{self.root} has no readable log of the split {split!r}: {'; '.join(self.faults[:3]) or there}")
-        self.logs.sort(key=lambda scenes: scenes.log.log_id)
-        whole = split == "train" or not short_futures
-        self._at = [(s, step) for s in self.logs for step in s.presents(max(round(stride_s / s.log.dt), 1), whole)]
-        if not self._at:
-            raise DataError(f"{self.root}: none of the {len(self.logs)} logs of the split {split!r} is long enough for a scenario")
-        self.expected = len(self._at) + unread * math.ceil(len(self._at) / len(self.logs))
+        return logs, unread, others
+
+    def _read(self, entry: Entry) -> LogScenes:
+        """The log of an entry; its map is read now, so that a faulty one is a fault of its log."""
+        log = self.reader.read(entry)
+        if self._owner is not None:
+            log = replace(log, split=self._owner.get(log.log_id, ""))
+        scenes = LogScenes(log, **self._options)
+        if log.split == self.split:
+            _ = scenes.route
+        return scenes
+
+    def log(self, log_id: str) -> LogScenes:
+        """One log of the split. Raises DataError where it cannot be read."""
+        found = self._logs[log_id]
+        return found if isinstance(found, LogScenes) else self._later(found)
+
+    @property
+    def logs(self) -> list[LogScenes]:
+        """Every log of the split, in order of id."""
+        return [self.log(log_id) for log_id in self._logs]
 
     @property
     def ids(self) -> tuple[str, ...]:
         """Scenario ids, in order."""
-        return tuple(f"{scenes.log.log_id}-{step:04d}" for scenes, step in self._at)
+        return tuple(f"{log_id}-{step:04d}" for log_id, step in self._at)
 
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over the split, the ids and the files that it is read from; images are not read for it."""
-        files = {path for scenes in self.logs for path in scenes.log.files}
-        return hashlib.sha256("\n".join([self.split, *self.ids, fingerprint(self.root, files)]).encode()).hexdigest()
+        files = {path for log in self._logs.values() if isinstance(log, LogScenes) for path in log.log.files}
+        known = [log.digest for log in self._logs.values() if isinstance(log, Entry)]
+        return hashlib.sha256("\n".join([self.split, *self.ids, *known, fingerprint(self.root, files)]).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self._at)
 
     def __getitem__(self, index: int) -> Scenario:  # type: ignore[override]
-        """The Scenario at `index`."""
-        scenes, step = self._at[index]
-        return scenes.scenario(step)
+        """The Scenario at `index`. Raises DataError where its log cannot be read."""
+        log_id, step = self._at[index]
+        return self.log(log_id).scenario(step)
 
     def __iter__(self) -> Iterator[Scenario]:
         return (self[i] for i in range(len(self)))

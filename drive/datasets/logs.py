@@ -75,6 +75,7 @@ class Log:
     language: Mapping[int, tuple[Question, ...]] = field(default_factory=dict)  # by step
     commands: tuple[Command, ...] = ()  # of each step, where the source records them
     route_lane_ids: tuple[str, ...] = ()  # where the source records them
+    route: Route | None = None  # where it was found before; None finds it
     presents: tuple[int, ...] | None = None  # the steps that its protocol predicts from; None is every one
     notes: Mapping[str, Any] = field(default_factory=dict)
     step_notes: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # (S,) each; a Scenario's notes take the present's
@@ -99,6 +100,30 @@ def corridor_map(name: str, poses: Array) -> RoadMap:
     return RoadMap(name, {"driven": lane}, Polygons.from_rings([("driven", Layer.LANE, ring), ("corridor", Layer.DRIVABLE_AREA, ring)]))
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What tells, without its arrays, which steps of a log can be a present."""
+
+    steps: int
+    dt: float  # s
+    presents: tuple[int, ...] | None  # the steps that its protocol predicts from; None is every one
+
+    @staticmethod
+    def of(log: Log) -> Outline:
+        """The outline of a log."""
+        return Outline(log.steps, log.dt, log.presents)
+
+    def chosen(self, stride_s: float, whole_future: bool) -> list[int]:
+        """Steps that can be a present: every `stride_s` seconds with a whole history, or those that the source's protocol names.
+
+        `whole_future` leaves out those with less than 5 s after them.
+        """
+        stop = self.steps - (round(FUTURE_S / self.dt) if whole_future else 0)
+        if self.presents is not None:
+            return [step for step in self.presents if step < stop]
+        return list(range(round(HISTORY_S / self.dt), stop, max(round(stride_s / self.dt), 1)))
+
+
 class LogScenes:
     """One log's Scenarios; its map, route and images are made when first asked for."""
 
@@ -118,6 +143,8 @@ class LogScenes:
     @cached_property
     def route(self) -> Route:
         """The recorded lanes, or those under the whole log."""
+        if self.log.route is not None:
+            return self.log.route
         if self.log.make_map is None:
             path = self.road_map.lanes["driven"].centerline
             return Route(("driven",), path, (), 1.0)
@@ -148,16 +175,6 @@ class LogScenes:
         image = self._renderer.render_rgb(self.cameras[camera], eye, agents.poses_world[seen, step], agents.size[seen], agents.types[seen])
         image.setflags(write=False)
         return image
-
-    def presents(self, stride: int, whole_future: bool) -> list[int]:
-        """Steps that can be a present: every `stride`-th with a whole history, or those that the source's protocol names.
-
-        `whole_future` leaves out those with less than 5 s after them.
-        """
-        stop = self.log.steps - (self.future if whole_future else 0)
-        if self.log.presents is not None:
-            return [step for step in self.log.presents if step < stop]
-        return list(range(self.history, stop, stride))
 
     def scenario(self, present: int) -> Scenario:
         """The Scenario around step `present` of the log. Raises DataError on a step that is not there."""

@@ -64,8 +64,7 @@ def _logged(reader: Reader, config: Mapping[str, Any], split: str) -> Selected:
     from drive.datasets.splits import load_splits
 
     splits = load_splits(config["splits"]) if config["splits"] else None
-    short, converted = config.get("short_futures", False), config["name"] == "cache"
-    logs = LogDataset(reader, config["root"], split, config["stride_s"], short, splits, check_maps=not converted)
+    logs = LogDataset(reader, config["root"], split, config["stride_s"], config.get("short_futures", False), splits)
     return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults))
 
 
