@@ -3,7 +3,15 @@
 import pytest
 
 from drive.core.errors import DataError
-from drive.datasets.splits import NUSCENES_MINI, choose_logs, fingerprint, refuse_evaluation_split, split_by_log, split_logs
+from drive.datasets.splits import (
+    NUSCENES_MINI,
+    choose_logs,
+    fingerprint,
+    load_splits,
+    refuse_evaluation_split,
+    split_by_log,
+    split_logs,
+)
 
 LOGS = [f"log-{i:02d}" for i in range(10)]
 
