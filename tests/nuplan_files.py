@@ -4,12 +4,14 @@ import math
 import pickle
 import sqlite3
 import struct
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import shapely
 
-from drive.core.geometry import relative, wrap_angle
-from drive.core.roadmap import Layer
+from drive.core.geometry import polyline_with_heading, relative, wrap_angle
+from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.core.types import AgentType
 from drive.datasets.av2 import Av2Reader
 from drive.datasets.logged import Entry
@@ -38,11 +40,37 @@ TABLES = {
 
 
 def av2_log(folder, split="val"):
-    """The Log that the AV2 reader gives of a folder, its RoadMap, and the lanes of its route."""
+    """The Log that the AV2 reader gives of a folder, its RoadMap as nuPlan can hold it, and the lanes of its route."""
     from drive.datasets.logs import LogScenes
 
     scenes = LogScenes(Av2Reader().read(Entry(folder.name, folder, split)))
-    return scenes.log, scenes.road_map, scenes.route.lane_ids
+    road_map = bridged(scenes.road_map)
+    route = list(scenes.route.lane_ids)
+    for old, new in pairwise(scenes.route.lane_ids):
+        between = set(road_map.lanes[old].successors) & set(road_map.lanes[new].predecessors)
+        route[route.index(new) : route.index(new)] = sorted(between)[:1]
+    return scenes.log, road_map, tuple(route)
+
+
+def bridged(road_map):
+    """The map with 4 cm of the other kind between two lanes, or two connectors, that follow each other: nuPlan alternates them."""
+    lanes, rings = dict(road_map.lanes), []
+    for key, lane in road_map.lanes.items():
+        for other in lane.successors:
+            if other in road_map.lanes and road_map.lanes[other].is_connector == lane.is_connector:
+                name = str(2_000_000 + len(lanes))
+                pose = lane.centerline[-1]
+                ahead, side = 0.02 * np.array([math.cos(pose[2]), math.sin(pose[2])]), np.array([-math.sin(pose[2]), math.cos(pose[2])])
+                line = np.stack([pose[:2] - ahead, pose[:2] + ahead])
+                bridge = Lane(name, polyline_with_heading(line), line + side, line - side, lane.speed_limit, not lane.is_connector, "straight", f"bridge_{name}")
+                lanes[name] = replace(bridge, successors=(other,))
+                lanes[key] = replace(lanes[key], successors=tuple(name if k == other else k for k in lanes[key].successors))
+                rings.append((name, Layer.LANE if lane.is_connector else Layer.LANE_CONNECTOR, np.concatenate([bridge.left, bridge.right[::-1]])))
+    before = {key: tuple(other for other in lanes if key in lanes[other].successors) for key in lanes}  # the source names some links at one end alone
+    lanes = {key: replace(lane, predecessors=before[key]) for key, lane in lanes.items()}
+    old = road_map.polygons
+    rings = [(token, Layer(int(old.layers[i])), old.ring(i)) for i, token in enumerate(old.tokens)] + rings
+    return RoadMap(road_map.name, lanes, Polygons.from_rings(rings))
 
 
 def token(kind, number):
@@ -84,7 +112,7 @@ def write_db(path, log, shift=(0.0, 0.0), roadblocks=(), lights=(), images=None,
     for index, name in enumerate(NAMES.values()):
         rows["category"].append((token("category", index), name, ""))
     kinds = list(NAMES)
-    for a, agent in enumerate(log.agents.ids):
+    for a in range(len(log.agents)):
         size = [float(v) for v in log.agents.size[a]]
         rows["track"].append((token("track", a), token("category", kinds.index(AgentType(int(log.agents.types[a])))), size[1], size[0], size[2]))
         for k in np.flatnonzero(log.agents.valid[a]):
@@ -147,7 +175,7 @@ LAYERS = {
 
 
 def map_rows(road_map):
-    """Records (fid, geometry, columns...) of each layer of a RoadMap. A lane that follows a lane directly gets no link: nuPlan has none."""
+    """Records (fid, geometry, columns...) of each layer of a RoadMap whose lanes and connectors alternate."""
     lanes = road_map.lanes
     ids, blocks = numbered(lanes), numbered(lane.roadblock for lane in lanes.values())
     junctions = numbered(lane.junction for lane in lanes.values() if lane.junction)

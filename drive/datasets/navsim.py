@@ -36,7 +36,17 @@ STEP_S = 0.5
 IMAGE_SIZE = (1920, 1080)  # pixels, of every camera of nuPlan; the pickles do not tell it
 COMMANDS = (Command.LEFT, Command.STRAIGHT, Command.RIGHT, Command.LANEFOLLOW)  # of the one-hot; the last is "unknown"
 ANGULAR_RATE_Z = 15  # in can_bus
-FRAME_KEYS = ("token", "timestamp", "log_name", "map_location", "roadblock_ids", "ego2global_translation", "ego2global_rotation", "ego_dynamic_state", "driving_command")
+FRAME_KEYS = (
+    "token",
+    "timestamp",
+    "log_name",
+    "map_location",
+    "roadblock_ids",
+    "ego2global_translation",
+    "ego2global_rotation",
+    "ego_dynamic_state",
+    "driving_command",
+)
 BOX_KEYS = ("gt_boxes", "gt_names", "gt_velocity_3d", "track_tokens")
 
 
@@ -103,7 +113,9 @@ def _agents(path: Path, frames: Sequence[Mapping[str, Any]], turns: Array, place
         speed.append((velocity @ (turns[k] @ lidar).T)[:, :2])
     if not row:
         return Tracks.empty(len(frames))
-    return make_tracks(tuple(tokens), names, np.array(row), np.array(step), np.concatenate(box), np.concatenate(speed), len(frames), STEP_S)
+    return make_tracks(
+        tuple(tokens), names, np.array(row), np.array(step), np.concatenate(box), np.concatenate(speed), len(frames), STEP_S
+    )
 
 
 def _boxes(path: Path, k: int, found: Any) -> tuple[Array, Array, list[str], list[str]]:
@@ -115,7 +127,9 @@ def _boxes(path: Path, k: int, found: Any) -> tuple[Array, Array, list[str], lis
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: anns of frame {k} want {', '.join(BOX_KEYS)} ({error!r})") from error
     if not len(boxes) == len(velocity) == len(tracks) == len(kinds):
-        raise DataError(f"{path}: anns of frame {k} hold {len(boxes)} boxes, {len(velocity)} velocities, {len(tracks)} tracks and {len(kinds)} names")
+        raise DataError(
+            f"{path}: anns of frame {k} hold {len(boxes)} boxes, {len(velocity)} velocities, {len(tracks)} tracks and {len(kinds)} names"
+        )
     if not np.isfinite(boxes).all() or (boxes[:, 3:6] <= 0.0).any():
         bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 3:6] <= 0.0).any(axis=1)
         raise DataError(f"{path}: box {int(bad.argmax())} of frame {k} has NaN, or no size")
@@ -126,9 +140,13 @@ def _lights(path: Path, frames: Sequence[Mapping[str, Any]]) -> Lights:
     found: list[tuple[str, int, LightState]] = []
     for k, frame in enumerate(frames):
         try:
-            found += [(str(lane), k, LightState.RED if red else LightState.GREEN) for lane, red in frame.get("traffic_lights", ())]
+            found += [
+                (str(lane), k, LightState.RED if red else LightState.GREEN) for lane, red in frame.get("traffic_lights", ())
+            ]
         except (TypeError, ValueError) as error:
-            raise DataError(f"{path}: traffic_lights of frame {k} want pairs of lane connector and whether it is red ({error})") from error
+            raise DataError(
+                f"{path}: traffic_lights of frame {k} want pairs of lane connector and whether it is red ({error})"
+            ) from error
     lanes = {lane: index for index, lane in enumerate(sorted({lane for lane, _, _ in found}))}
     states = np.zeros((len(lanes), len(frames)), np.int64)
     for lane, step, state in found:
@@ -151,7 +169,9 @@ def _cameras(
         pose[:3, :3] = _array(path, [first], "sensor2lidar_rotation", (3, 3))[0]
         pose[:3, 3] = _array(path, [first], "sensor2lidar_translation", (3,))[0]
         cameras.append(Camera(channel, *IMAGE_SIZE, _array(path, [first], "cam_intrinsic", (3, 3))[0], pose))
-        images.append(tuple(None if record is None else ImageRef(blob_path(sensors, record.get("data_path"), path)) for record in records))
+        images.append(
+            tuple(None if record is None else ImageRef(blob_path(sensors, record.get("data_path"), path)) for record in records)
+        )
         distortion[channel] = np.asarray(first.get("distortion", ()), np.float64).ravel().tolist()
     return tuple(cameras), tuple(images), distortion
 
@@ -159,7 +179,9 @@ def _cameras(
 def _commands(path: Path, frames: Sequence[Mapping[str, Any]]) -> tuple[Command, ...]:
     found = _array(path, frames, "driving_command", (4,))
     if ((found.sum(axis=1) != 1.0) | (found.max(axis=1) != 1.0)).any():
-        raise DataError(f"{path}: driving_command of frame {int(np.argmax((found.sum(axis=1) != 1.0) | (found.max(axis=1) != 1.0)))} is not one of four")
+        raise DataError(
+            f"{path}: driving_command of frame {int(np.argmax((found.sum(axis=1) != 1.0) | (found.max(axis=1) != 1.0)))} is not one of four"
+        )
     return tuple(COMMANDS[int(index)] for index in found.argmax(axis=1))
 
 
@@ -169,7 +191,12 @@ class NavsimReader:
     name = "navsim"
 
     def __init__(
-        self, maps: Path | None = None, sensors: Path | None = None, cameras: Sequence[str] = (), scenes: SceneFilter | None = None, stride_s: float = STEP_S
+        self,
+        maps: Path | None = None,
+        sensors: Path | None = None,
+        cameras: Sequence[str] = (),
+        scenes: SceneFilter | None = None,
+        stride_s: float = STEP_S,
     ) -> None:
         """`maps`: nuPlan's folder of maps, None for none. `sensors`: the folder that the pickles' image paths start from, for the channels `cameras`.
 
@@ -177,7 +204,9 @@ class NavsimReader:
         named after, of train in a folder trainval, else of test. Raises DataError on cameras without their folder.
         """
         if cameras and (sensors is None or not sensors.is_dir()):
-            raise DataError(f"cameras {', '.join(cameras)} need the folder of sensor data (sensor_blobs/SPLIT), {sensors} is none")
+            raise DataError(
+                f"cameras {', '.join(cameras)} need the folder of sensor data (sensor_blobs/SPLIT), {sensors} is none"
+            )
         self.maps, self.sensors, self.cameras, self.scenes, self.stride_s = maps, sensors, tuple(cameras), scenes, stride_s
 
     def find(self, root: Path) -> list[Entry]:
@@ -224,14 +253,17 @@ class NavsimReader:
             route_lane_ids=() if road_map is None else route_lanes(road_map, blocks, ego.poses_world),
             presents=presents,
             notes={
-                "map_name": city, "start_us": int(stamps[0]), "route_roadblocks": blocks, BESIDE_GAPS: lost,
+                "map_name": city, "start_us": int(stamps[0]), "route_roadblocks": blocks,
+                **({BESIDE_GAPS: lost} if lost else {}),
                 **({"camera_distortion": distortion} if distortion else {}),
             },
             step_notes={"token": [str(frame["token"]) for frame in frames], "scene_token": [str(frame.get("scene_token", "")) for frame in frames]},
         )  # fmt: skip
 
-    def _presents(self, frames: Sequence[Mapping[str, Any]], stamps: NDArray[np.int64]) -> tuple[tuple[int, ...] | None, int]:
-        """The presents, and how many are lost beside missing frames; a filter's lost ones are counted as tokens instead."""
+    def _presents(
+        self, frames: Sequence[Mapping[str, Any]], stamps: NDArray[np.int64]
+    ) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
+        """The presents, and those lost beside missing frames; a filter's lost ones are counted as tokens instead."""
         if self.scenes is None:
             return presents_beside_gaps(stamps, STEP_S, self.stride_s)
         tokens, whole = set(self.scenes.tokens), whole_windows(stamps, STEP_S)
@@ -239,9 +271,11 @@ class NavsimReader:
         if first < round(HISTORY_S / STEP_S):
             raise DataError(f"scene filter {self.scenes.name} has {first + 1} history frames: four are read")
         kept = [
-            k for k in range(first, last) if str(frames[k]["token"]) in tokens and whole[k] and (len(frames[k]["roadblock_ids"]) or not self.scenes.has_route)
+            k
+            for k in range(first, last)
+            if str(frames[k]["token"]) in tokens and whole[k] and (len(frames[k]["roadblock_ids"]) or not self.scenes.has_route)
         ]
-        return tuple(kept), 0
+        return tuple(kept), ()
 
     def _map(self, name: str, city: str, drive: Array, origin: Array) -> tuple[RoadMap | None, Path | None]:
         if self.maps is None:
@@ -262,8 +296,14 @@ class NavsimDataset(GapDataset):
             missing = [token for token in (*scenes.tokens, *scenes.synthetic_tokens) if token not in given]
             self.expected = len(scenes.tokens) + len(scenes.synthetic_tokens)
             if missing:
-                synthetic = f", {len(scenes.synthetic_tokens)} of them second-stage scenes, which are not read" if scenes.synthetic_tokens else ""
-                self.faults.append(f"{self.root}: {len(missing)} of the {self.expected} scenes of {scenes.name} are missing{synthetic} (the first: {missing[0]})")
+                synthetic = (
+                    f", {len(scenes.synthetic_tokens)} of them second-stage scenes, which are not read"
+                    if scenes.synthetic_tokens
+                    else ""
+                )
+                self.faults.append(
+                    f"{self.root}: {len(missing)} of the {self.expected} scenes of {scenes.name} are missing{synthetic} (the first: {missing[0]})"
+                )
 
 
 def read_filter(path: str) -> SceneFilter | None:

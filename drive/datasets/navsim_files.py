@@ -82,7 +82,10 @@ def inspect_scene(path: Path) -> Inspection:
     if not isinstance(content, dict) or not {"camera", "meta"} <= set(content):
         raise DataError(f"{path} is no scene of nuPlan's tests: it lacks camera or meta")
     world, expected = content.get("world") or {}, content.get("expected")
-    counts: dict[str, int | float | str] = {"ego": "yes" if "ego" in content else "no", "map": str((content.get("map") or {}).get("area", "none"))}
+    counts: dict[str, int | float | str] = {
+        "ego": "yes" if "ego" in content else "no",
+        "map": str((content.get("map") or {}).get("area", "none")),
+    }
     counts |= {kind: len(objects) for kind, objects in world.items() if isinstance(objects, list)}
     counts |= {name.replace("_", " "): len(content[name]) for name in FUTURES if isinstance(content.get(name), list | dict)}
     if isinstance(expected, dict):
@@ -99,9 +102,16 @@ def inspect_motions(path: Path) -> Inspection:
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read as an array ({error})") from error
     if not isinstance(values, np.ndarray) or values.ndim != 3 or values.shape[2] not in (2, 3) or values.dtype.kind != "f":
-        raise DataError(f"{path} is no vocabulary of motions: want floats of shape (motions, steps, 2 or 3), got {getattr(values, 'shape', type(values).__name__)}")
+        raise DataError(
+            f"{path} is no vocabulary of motions: want floats of shape (motions, steps, 2 or 3), got {getattr(values, 'shape', type(values).__name__)}"
+        )
     if not np.isfinite(values).all():
         raise DataError(f"{path}: motion {int(np.argmax(~np.isfinite(values).all(axis=(1, 2))))} has NaN or infinity")
     reach = float(np.hypot(values[..., 0], values[..., 1]).max()) if values.size else 0.0
-    counts: dict[str, int | float | str] = {"motions": values.shape[0], "steps": values.shape[1], "columns": values.shape[2], "farthest (m)": round(reach, 1)}
+    counts: dict[str, int | float | str] = {
+        "motions": values.shape[0],
+        "steps": values.shape[1],
+        "columns": values.shape[2],
+        "farthest (m)": round(reach, 1),
+    }
     return Inspection("vocabulary of motions", path, counts)

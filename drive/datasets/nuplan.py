@@ -45,7 +45,9 @@ IMAGE_REACH = 60_000  # us between an image and its step; cameras run at 10 Hz
 TABLES = ("lidar_pc", "lidar_box", "track", "ego_pose", "scene", "image", "traffic_light_status", "scenario_tag")
 
 
-def make_tracks(tokens: Sequence[str], names: Sequence[str], row: NDArray, step: NDArray, box: Array, velocity: Array, steps: int, dt: float) -> Tracks:
+def make_tracks(
+    tokens: Sequence[str], names: Sequence[str], row: NDArray, step: NDArray, box: Array, velocity: Array, steps: int, dt: float
+) -> Tracks:
     """Tracks of N boxes: `row` (N,) into tokens and category `names`, `box` (N, 6) x, y, heading, length, width, height, `velocity` (N, 2) world.
 
     Sizes are medians. Velocities that are not finite are taken from the positions; static objects have none.
@@ -71,7 +73,9 @@ def _tracks(boxes: Boxes, steps: int, origin: Array) -> Tracks:
 def _lights(connection: sqlite3.Connection, path: Path, step_of: Mapping[bytes, int], steps: int) -> Lights:
     found = [
         (str(lane), step_of[sweep], LIGHTS.get(str(status).lower(), LightState.UNKNOWN))
-        for sweep, lane, status in select(connection, path, "traffic_light_status", ("lidar_pc_token", "lane_connector_id", "status"))
+        for sweep, lane, status in select(
+            connection, path, "traffic_light_status", ("lidar_pc_token", "lane_connector_id", "status")
+        )
         if step_of.get(sweep, -1) >= 0
     ]
     lanes = {lane: index for index, lane in enumerate(sorted({lane for lane, _, _ in found}))}
@@ -147,7 +151,9 @@ def _cameras(
     cameras, images, distortions = [], [], {}
     for channel in channels:
         token, translation, rotation, intrinsic, distortion, width, height = records[channel]
-        pose = transform(_unpickled(path, channel, "rotation", rotation, (4,)), _unpickled(path, channel, "translation", translation, (3,)))
+        pose = transform(
+            _unpickled(path, channel, "rotation", rotation, (4,)), _unpickled(path, channel, "translation", translation, (3,))
+        )
         cameras.append(Camera(channel, int(width), int(height), _unpickled(path, channel, "intrinsic", intrinsic, (3, 3)), pose))
         distortions[channel] = _unpickled(path, channel, "distortion", distortion, ()).ravel().tolist()
         images.append(_nearest(sorted(taken.get(token, ())), frames.stamps, sensors, path))
@@ -159,7 +165,9 @@ def _nearest(taken: list[tuple[int, str]], stamps: NDArray[np.int64], sensors: P
         return (None,) * len(stamps)
     times = np.array([stamp for stamp, _ in taken], np.int64)
     after = np.clip(np.searchsorted(times, stamps), 0, len(times) - 1)
-    near = np.where(np.abs(times[np.maximum(after - 1, 0)] - stamps) <= np.abs(times[after] - stamps), np.maximum(after - 1, 0), after)
+    near = np.where(
+        np.abs(times[np.maximum(after - 1, 0)] - stamps) <= np.abs(times[after] - stamps), np.maximum(after - 1, 0), after
+    )
     return tuple(
         ImageRef(blob_path(sensors, taken[index][1], path)) if abs(int(times[index]) - int(stamp)) <= IMAGE_REACH else None
         for index, stamp in zip(near.tolist(), stamps.tolist())
@@ -233,7 +241,7 @@ class NuPlanReader:
             presents=presents,
             notes={
                 "map_name": str(record[0]), "location": str(record[1]), "vehicle_name": str(record[3]), "start_us": int(frames.stamps[0]),
-                "route_roadblocks": blocks, BESIDE_GAPS: lost, **({"camera_distortion": distortion} if distortion else {}),
+                "route_roadblocks": blocks, **({BESIDE_GAPS: lost} if lost else {}), **({"camera_distortion": distortion} if distortion else {}),
             },
             step_notes=step_notes,
         )  # fmt: skip

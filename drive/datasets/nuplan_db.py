@@ -66,7 +66,9 @@ def select(connection: sqlite3.Connection, path: Path, table: str, columns: Sequ
     return connection.execute(f'SELECT {names} FROM "{table}"')
 
 
-def numbers(path: Path, what: str, rows: Sequence[Sequence[object]], columns: Sequence[str], may_miss: Sequence[str] = ()) -> Array:
+def numbers(
+    path: Path, what: str, rows: Sequence[Sequence[object]], columns: Sequence[str], may_miss: Sequence[str] = ()
+) -> Array:
     """(N, len(columns)) of rows. Raises DataError, naming row and column, on text, and on NaN or NULL but in `may_miss`."""
     try:
         values = np.array(rows, np.float64).reshape(len(rows), len(columns))
@@ -99,7 +101,10 @@ def read_frames(connection: sqlite3.Connection, path: Path) -> Frames:
 
     Raises DataError, naming the record, on another rate, on a pose that is missing or NaN, and on fewer than two steps.
     """
-    rows = sorted(select(connection, path, "lidar_pc", ("timestamp", "token", "ego_pose_token", "scene_token")), key=lambda row: (row[0] is None, row[0]))
+    rows = sorted(
+        select(connection, path, "lidar_pc", ("timestamp", "token", "ego_pose_token", "scene_token")),
+        key=lambda row: (row[0] is None, row[0]),
+    )
     if len(rows) < 4:
         raise DataError(f"{path}: lidar_pc holds {len(rows)} sweeps, want four or more")
     stamps = numbers(path, "lidar_pc", [row[:1] for row in rows], ("timestamp",))[:, 0].astype(np.int64)

@@ -11,7 +11,7 @@ from drive.datasets.logged import LogDataset, Reader
 from drive.datasets.logs import FUTURE_S, HISTORY_S
 
 TOLERANCE = 0.3  # of a step, between two frames
-BESIDE_GAPS = "beside_gaps"  # note of a Log: presents left out
+BESIDE_GAPS = "beside_gaps"  # note of a Log: the presents left out
 
 
 def whole_windows(stamps: NDArray[np.int64], dt: float) -> NDArray[np.bool_]:
@@ -23,14 +23,13 @@ def whole_windows(stamps: NDArray[np.int64], dt: float) -> NDArray[np.bool_]:
     return total[last] == total[first]
 
 
-def presents_beside_gaps(stamps: NDArray[np.int64], dt: float, stride_s: float) -> tuple[tuple[int, ...] | None, int]:
-    """The presents every `stride_s` of a log with gaps, and how many are lost to them; None, 0 where there is no gap."""
+def presents_beside_gaps(stamps: NDArray[np.int64], dt: float, stride_s: float) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
+    """The presents every `stride_s` of a log with gaps, and those that are lost to them; None and none where there is no gap."""
     whole = whole_windows(stamps, dt)
     if whole.all():
-        return None, 0
+        return None, ()
     steps = range(round(HISTORY_S / dt), len(stamps), max(round(stride_s / dt), 1))
-    kept = tuple(step for step in steps if whole[step])
-    return kept, len(steps) - len(kept)
+    return tuple(step for step in steps if whole[step]), tuple(step for step in steps if not whole[step])
 
 
 class GapDataset(LogDataset):
@@ -40,7 +39,8 @@ class GapDataset(LogDataset):
         """As LogDataset."""
         super().__init__(reader, root, split, stride_s, short_futures)
         for scenes in self.logs:
-            lost = scenes.log.notes.get(BESIDE_GAPS, 0)
+            stop = scenes.log.steps - (scenes.future if split == "train" or not short_futures else 0)
+            lost = sum(step < stop for step in scenes.log.notes.get(BESIDE_GAPS, ()))
             if lost:
                 self.expected += lost
                 self.faults.append(f"{scenes.log.files[0]}: {lost} scenarios stand beside missing frames and are left out")

@@ -77,7 +77,9 @@ class MapLayers:
         """The box (xmin, ymin, xmax, ymax) of the area in the layer's own system, and the way from that to metres."""
         if code not in self._windows:
             if code != DEGREES and f"epsg:{code}" != self.target.lower():
-                raise DataError(f"{self.path}: geometries in EPSG:{code} are not read, only those in {self.target} or EPSG:{DEGREES}")
+                raise DataError(
+                    f"{self.path}: geometries in EPSG:{code} are not read, only those in {self.target} or EPSG:{DEGREES}"
+                )
             if code != DEGREES:
                 self._windows[code] = tuple(self.area.bounds), None
             else:
@@ -101,9 +103,14 @@ class MapLayers:
             try:
                 code, box, wkb = decode(blob)
                 window, change = self._window(code)
-                if keep is None and box and (box[0] > window[2] or box[1] < window[0] or box[2] > window[3] or box[3] < window[1]):
+                if (
+                    keep is None
+                    and box
+                    and (box[0] > window[2] or box[1] < window[0] or box[2] > window[3] or box[3] < window[1])
+                ):
                     continue
-                shape = shapely.force_2d(shapely.from_wkb(wkb))
+                with np.errstate(invalid="ignore"):  # NaN is told below
+                    shape = shapely.force_2d(shapely.from_wkb(wkb))
                 points = shapely.get_coordinates(shape)
                 if not np.isfinite(points).all() or not len(points):
                     raise ValueError("its geometry is empty, or has NaN")

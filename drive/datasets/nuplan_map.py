@@ -54,7 +54,9 @@ def map_file(maps: Path, name: str) -> Path:
             raise DataError(f"{index} does not tell the version of {name} ({error!r})") from error
         found = [path for path in found if path.parent.name == version]
     if len(found) != 1:
-        raise DataError(f"{maps / name} holds {len(found)} files VERSION/map.gpkg, want one: dataset.maps is the folder of nuPlan's maps")
+        raise DataError(
+            f"{maps / name} holds {len(found)} files VERSION/map.gpkg, want one: dataset.maps is the folder of nuPlan's maps"
+        )
     return found[0]
 
 
@@ -70,7 +72,11 @@ def read_road_map(name: str, path: Path, drive: Array, origin: Array, generic_ar
     with opened(path) as connection:
         layers = MapLayers(connection, path, area)
         lanes, shapes = _lanes(layers, origin)
-        rings = [ring for key, lane in lanes.items() for ring in _rings(key, Layer.LANE_CONNECTOR if lane.is_connector else Layer.LANE, shapes[key])]
+        rings = [
+            ring
+            for key, lane in lanes.items()
+            for ring in _rings(key, Layer.LANE_CONNECTOR if lane.is_connector else Layer.LANE, shapes[key])
+        ]
         for layer, kind in (*AREAS, DRIVABLE) if generic_areas else AREAS:
             for shape, (fid,) in layers.near(layer, ("fid",)):
                 rings += _rings(_id(fid), kind, _shifted(shape, origin))
@@ -128,24 +134,32 @@ def _records(layers: MapLayers, origin: Array) -> dict[str, _Record]:
     found: dict[str, _Record] = {}
     for shape, (fid, group, limit, left, right, index) in layers.near("lanes_polygons", columns):
         found[_id(fid)] = _Record(_shifted(shape, origin), _id(group), limit, _id(left), _id(right), int(_id(index) or 0))
-    plain = {_id(fid) for fid, kind in layers.records("intersections", ("fid", "intersection_type_fid")) if _id(kind) in NO_JUNCTION}
+    plain = {
+        _id(fid) for fid, kind in layers.records("intersections", ("fid", "intersection_type_fid")) if _id(kind) in NO_JUNCTION
+    }
     wanted = ("fid", "exit_lane_fid", "entry_lane_fid", "lane_group_connector_fid", "intersection_fid", "speed_limit_mps")
     links = {_id(fid): rest for fid, *rest in layers.records("lane_connectors", wanted)}
     columns = ("lane_connector_fid", "left_boundary_fid", "right_boundary_fid")
     for shape, (fid, left, right) in layers.near("gen_lane_connectors_scaled_width_polygons", columns):
         key = _id(fid)
         if key not in links or key in found:
-            raise DataError(f"{layers.path}: connector {key} {'stands for a lane as well' if key in found else 'is not in lane_connectors'}")
+            raise DataError(
+                f"{layers.path}: connector {key} {'stands for a lane as well' if key in found else 'is not in lane_connectors'}"
+            )
         before, after, block, junction, limit = links[key]
         at = "" if _id(junction) in plain else _id(junction)
-        found[key] = _Record(_shifted(shape, origin), _id(block), limit, _id(left), _id(right), 0, _id(before), _id(after), at, True)
+        found[key] = _Record(
+            _shifted(shape, origin), _id(block), limit, _id(left), _id(right), 0, _id(before), _id(after), at, True
+        )
     return found
 
 
 def _lanes(layers: MapLayers, origin: Array) -> tuple[dict[str, Lane], dict[str, BaseGeometry]]:
     records = _records(layers, origin)
     paths: dict[str, Array] = {}
-    for shape, (lane, connector) in layers.near("baseline_paths", ("lane_fid", "lane_connector_fid"), lambda a, b: (_id(a) or _id(b)) in records):
+    for shape, (lane, connector) in layers.near(
+        "baseline_paths", ("lane_fid", "lane_connector_fid"), lambda a, b: (_id(a) or _id(b)) in records
+    ):
         paths[_id(lane) or _id(connector)] = shapely.get_coordinates(shape) - origin
     borders, solid = {}, set()
     edges = {fid for record in records.values() for fid in (record.left, record.right)}
@@ -161,7 +175,12 @@ def _lanes(layers: MapLayers, origin: Array) -> tuple[dict[str, Lane], dict[str,
                 if old in records and new in records:
                     after[old].append(new)
                     before[new].append(old)
-    lanes = {key: replace(_lane(layers.path, key, record, paths, borders), successors=tuple(after[key]), predecessors=tuple(before[key])) for key, record in records.items()}
+    lanes = {
+        key: replace(
+            _lane(layers.path, key, record, paths, borders), successors=tuple(after[key]), predecessors=tuple(before[key])
+        )
+        for key, record in records.items()
+    }
     return _beside(lanes, records, solid), {key: record.shape for key, record in records.items()}
 
 
@@ -176,7 +195,17 @@ def _lane(path: Path, key: str, record: _Record, paths: Mapping[str, Array], bor
     centerline = polyline_with_heading(_even(line, count))
     limit = float(record.limit) if isinstance(record.limit, int | float) and record.limit > 0 else SPEED_LIMIT
     left, right = (_even(_along(borders[fid], line), count) for fid in (record.left, record.right))
-    return Lane(key, centerline, left, right, limit, record.connector, turn_of(centerline) if record.connector else "", record.block, record.junction)
+    return Lane(
+        key,
+        centerline,
+        left,
+        right,
+        limit,
+        record.connector,
+        turn_of(centerline) if record.connector else "",
+        record.block,
+        record.junction,
+    )
 
 
 def _along(border: Array, line: Array) -> Array:
@@ -216,7 +245,13 @@ def route_lanes(road_map: RoadMap, roadblocks: Sequence[str], poses: Array) -> t
     order = {block: index for index, block in enumerate(dict.fromkeys(roadblocks))}
     inside = {key for key, lane in road_map.lanes.items() if lane.roadblock in order}
     lanes = {
-        key: replace(road_map.lanes[key], **{side: tuple(k for k in getattr(road_map.lanes[key], side) if k in inside) for side in ("successors", "predecessors")})
+        key: replace(
+            road_map.lanes[key],
+            **{
+                side: tuple(k for k in getattr(road_map.lanes[key], side) if k in inside)
+                for side in ("successors", "predecessors")
+            },
+        )
         for key in road_map.lanes
         if key in inside
     }
