@@ -205,7 +205,7 @@ class NavsimReader:
         """
         if cameras and (sensors is None or not sensors.is_dir()):
             raise DataError(
-                f"cameras {', '.join(cameras)} need the folder of sensor data (sensor_blobs/SPLIT), {sensors} is none"
+                f"cameras {', '.join(cameras)} need the folder of sensor data, sensor_blobs/SPLIT: {sensors or 'none is given'}"
             )
         self.maps, self.sensors, self.cameras, self.scenes, self.stride_s = maps, sensors, tuple(cameras), scenes, stride_s
 

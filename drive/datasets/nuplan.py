@@ -59,7 +59,8 @@ def make_tracks(
     order = np.argsort(row, kind="stable")
     parts = np.split(box[order, 3:], np.flatnonzero(np.diff(row[order])) + 1) if count else []
     size = np.stack([np.median(part, axis=0) for part in parts]) if count else np.zeros((0, 3))
-    speed = np.where(np.isfinite(speed), speed, central_velocity(poses[..., :2], valid, dt))
+    if len(lost := np.unique(row[~np.isfinite(velocity).all(axis=1)])):
+        speed[lost] = np.where(np.isfinite(speed[lost]), speed[lost], central_velocity(poses[lost, :, :2], valid[lost], dt))
     speed[types >= AgentType.TRAFFIC_CONE] = 0.0
     return Tracks(tuple(tokens), types, size, poses, speed, valid)
 
@@ -193,7 +194,7 @@ class NuPlanReader:
         trainval, else of test. `stride_s` spaces the presents of logs that lack sweeps. Raises DataError on cameras without their folder.
         """
         if cameras and (sensors is None or not sensors.is_dir()):
-            raise DataError(f"cameras {', '.join(cameras)} need the folder of sensor data (sensor_blobs), {sensors} is none")
+            raise DataError(f"cameras {', '.join(cameras)} need the folder of sensor data, sensor_blobs: {sensors or 'none is given'}")
         self.maps, self.sensors, self.cameras, self.stride_s = maps, sensors, tuple(cameras), stride_s
         self.splits = {name: split for split, names in (splits or {}).items() for name in names}
 
