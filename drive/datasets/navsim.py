@@ -1,0 +1,323 @@
+"""NAVSIM and OpenScene logs (Dauner et al. 2024): pickles of frames at 2 Hz cut from nuPlan, read without running what they say.
+
+What the keys mean is read from OpenScene's create_openscene_metadata.py: boxes in the ego frame, velocities in the lidar's, and
+`sensor2lidar_*` of a camera holding, for all its name, nuPlan's camera pose in the ego frame. A traffic light is recorded as red or not red;
+the latter counts as green, as NAVSIM itself takes it. The recorded command is left, forward, right or unknown, from the route 20 m ahead.
+
+Scenarios stay at 2 Hz: the PDM score interpolates agents and reference to 10 Hz as NAVSIM's metric cache does. NAVSIM's map query knows no
+generic_drivable_areas, so they are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive.core.errors import DataError
+from drive.core.geometry import wrap_angle
+from drive.core.quaternion import heading, rotation_matrix
+from drive.core.roadmap import RoadMap
+from drive.core.types import Camera, Command, EgoTrack, Lights, LightState, Tracks
+from drive.datasets.logged import Entry, Inspection, split_of_path, walk
+from drive.datasets.logs import HISTORY_S, ImageRef, Log
+from drive.datasets.motion import driven
+from drive.datasets.navsim_splits import SceneFilter, read_scene_filter
+from drive.datasets.nuplan import EGO_SIZE, blob_path, make_tracks
+from drive.datasets.nuplan_gaps import BESIDE_GAPS, GapDataset, presents_beside_gaps, whole_windows
+from drive.datasets.nuplan_map import map_file, read_road_map, route_lanes
+from drive.datasets.unpickle import load_plain_pickle
+
+Array = NDArray[np.float64]
+STEP_S = 0.5
+IMAGE_SIZE = (1920, 1080)  # pixels, of every camera of nuPlan; the pickles do not tell it
+COMMANDS = (Command.LEFT, Command.STRAIGHT, Command.RIGHT, Command.LANEFOLLOW)  # of the one-hot; the last is "unknown"
+ANGULAR_RATE_Z = 15  # in can_bus
+FRAME_KEYS = (
+    "token",
+    "timestamp",
+    "log_name",
+    "map_location",
+    "roadblock_ids",
+    "ego2global_translation",
+    "ego2global_rotation",
+    "ego_dynamic_state",
+    "driving_command",
+)
+BOX_KEYS = ("gt_boxes", "gt_names", "gt_velocity_3d", "track_tokens")
+
+
+def read_frames(path: Path) -> list[Mapping[str, Any]]:
+    """The frames of a log pickle, in order of time. Raises DataError, naming the frame, where it is refused, or lacks a key of a frame."""
+    content = load_plain_pickle(path)
+    if not isinstance(content, list) or not content:
+        raise DataError(f"{path} is no NAVSIM log: want a list of frames")
+    for index, frame in enumerate(content):
+        missing = [key for key in FRAME_KEYS if key not in frame] if isinstance(frame, dict) else list(FRAME_KEYS)
+        if missing:
+            raise DataError(f"{path}: frame {index} lacks {', '.join(missing)}: it is no log of NAVSIM")
+    stamps = _array(path, content, "timestamp", ())
+    if (np.diff(stamps) <= 0).any():
+        raise DataError(f"{path}: frame {int(np.argmax(np.diff(stamps) <= 0)) + 1} is not later than the one before")
+    return content
+
+
+def _array(path: Path, frames: Sequence[Mapping[str, Any]], key: str, shape: tuple[int, ...]) -> Array:
+    """(S, *shape) of one key. Raises DataError, naming the frame, on another shape and on NaN."""
+    out = np.zeros((len(frames), *shape))
+    for index, frame in enumerate(frames):
+        try:
+            value = np.asarray(frame[key], np.float64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: {key} of frame {index} is not there, or no numbers ({error})") from error
+        if value.shape != shape or not np.isfinite(value).all():
+            raise DataError(f"{path}: {key} of frame {index} has shape {value.shape}, want {shape}, all finite")
+        out[index] = value
+    return out
+
+
+def _ego(path: Path, frames: Sequence[Mapping[str, Any]], turns: Array, places: Array) -> EgoTrack:
+    """The recorded motion; the yaw rate is that of can_bus, or where a file has none that of the step before."""
+    motion = _array(path, frames, "ego_dynamic_state", (4,))
+    poses = np.column_stack([places[:, :2], heading(turns)])
+    if all("can_bus" in frame for frame in frames):
+        yaw_rate = _array(path, frames, "can_bus", (18,))[:, ANGULAR_RATE_Z]
+    else:
+        stamps = _array(path, frames, "timestamp", ()) * 1e-6
+        yaw_rate = np.concatenate([[0.0], wrap_angle(np.diff(poses[:, 2])) / np.diff(stamps)])
+    return EgoTrack(poses, motion[:, :2], motion[:, 2:], yaw_rate)
+
+
+def _agents(path: Path, frames: Sequence[Mapping[str, Any]], turns: Array, places: Array, origin: Array) -> Tracks:
+    """The annotated boxes in the shifted frame; none where a split keeps its annotations back."""
+    tokens: dict[str, int] = {}
+    names, row, step, box, speed = [], [], [], [], []
+    for k, frame in enumerate(frames):
+        found = frame.get("anns")
+        if found is None:
+            continue
+        boxes, velocity, tracks, kinds = _boxes(path, k, found)
+        lidar = rotation_matrix(np.asarray(frame.get("lidar2ego_rotation", (1.0, 0.0, 0.0, 0.0)), np.float64))
+        centre = boxes[:, :3] @ turns[k].T + places[k]
+        facing = wrap_angle(boxes[:, 6] + heading(turns[k]))
+        for track, kind in zip(tracks, kinds):
+            if track not in tokens:
+                tokens[track] = len(tokens)
+                names.append(kind)
+        row += [tokens[track] for track in tracks]
+        step += [k] * len(tracks)
+        box.append(np.column_stack([centre[:, :2] - origin, facing, boxes[:, 3:6]]))
+        speed.append((velocity @ (turns[k] @ lidar).T)[:, :2])
+    if not row:
+        return Tracks.empty(len(frames))
+    return make_tracks(
+        tuple(tokens), names, np.array(row), np.array(step), np.concatenate(box), np.concatenate(speed), len(frames), STEP_S
+    )
+
+
+def _boxes(path: Path, k: int, found: Any) -> tuple[Array, Array, list[str], list[str]]:
+    """Boxes (N, 7), velocities (N, 3), track tokens and categories of frame `k`."""
+    try:
+        boxes = np.asarray(found["gt_boxes"], np.float64).reshape(-1, 7)
+        velocity = np.asarray(found["gt_velocity_3d"], np.float64).reshape(-1, 3)
+        tracks, kinds = ([str(value) for value in found[key]] for key in ("track_tokens", "gt_names"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: anns of frame {k} want {', '.join(BOX_KEYS)} ({error!r})") from error
+    if not len(boxes) == len(velocity) == len(tracks) == len(kinds):
+        raise DataError(
+            f"{path}: anns of frame {k} hold {len(boxes)} boxes, {len(velocity)} velocities, {len(tracks)} tracks and {len(kinds)} names"
+        )
+    if not np.isfinite(boxes).all() or (boxes[:, 3:6] <= 0.0).any():
+        bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 3:6] <= 0.0).any(axis=1)
+        raise DataError(f"{path}: box {int(bad.argmax())} of frame {k} has NaN, or no size")
+    return boxes, velocity, tracks, kinds
+
+
+def _lights(path: Path, frames: Sequence[Mapping[str, Any]]) -> Lights:
+    found: list[tuple[str, int, LightState]] = []
+    for k, frame in enumerate(frames):
+        try:
+            found += [
+                (str(lane), k, LightState.RED if red else LightState.GREEN) for lane, red in frame.get("traffic_lights", ())
+            ]
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}: traffic_lights of frame {k} want pairs of lane connector and whether it is red ({error})"
+            ) from error
+    lanes = {lane: index for index, lane in enumerate(sorted({lane for lane, _, _ in found}))}
+    states = np.zeros((len(lanes), len(frames)), np.int64)
+    for lane, step, state in found:
+        states[lanes[lane], step] = state
+    return Lights(tuple(lanes), states)
+
+
+def _cameras(
+    path: Path, frames: Sequence[Mapping[str, Any]], sensors: Path, channels: Sequence[str]
+) -> tuple[tuple[Camera, ...], tuple[tuple[ImageRef | None, ...], ...], dict[str, list[float]]]:
+    """The chosen cameras as the first frame that has them tells, their images, and their lens distortion, which is not undone."""
+    cameras, images, distortion = [], [], {}
+    for channel in channels:
+        records = [frame.get("cams", {}).get(channel) for frame in frames]
+        first = next((record for record in records if record is not None), None)
+        if first is None:
+            there = sorted({name for frame in frames for name in frame.get("cams", {})})
+            raise DataError(f"{path}: no camera {channel}; it has {', '.join(there) or 'none'}")
+        pose = np.eye(4)
+        pose[:3, :3] = _array(path, [first], "sensor2lidar_rotation", (3, 3))[0]
+        pose[:3, 3] = _array(path, [first], "sensor2lidar_translation", (3,))[0]
+        cameras.append(Camera(channel, *IMAGE_SIZE, _array(path, [first], "cam_intrinsic", (3, 3))[0], pose))
+        images.append(
+            tuple(None if record is None else ImageRef(blob_path(sensors, record.get("data_path"), path)) for record in records)
+        )
+        distortion[channel] = np.asarray(first.get("distortion", ()), np.float64).ravel().tolist()
+    return tuple(cameras), tuple(images), distortion
+
+
+def _commands(path: Path, frames: Sequence[Mapping[str, Any]]) -> tuple[Command, ...]:
+    found = _array(path, frames, "driving_command", (4,))
+    if ((found.sum(axis=1) != 1.0) | (found.max(axis=1) != 1.0)).any():
+        raise DataError(
+            f"{path}: driving_command of frame {int(np.argmax((found.sum(axis=1) != 1.0) | (found.max(axis=1) != 1.0)))} is not one of four"
+        )
+    return tuple(COMMANDS[int(index)] for index in found.argmax(axis=1))
+
+
+class NavsimReader:
+    """Log pickles below a folder. A `Reader`."""
+
+    name = "navsim"
+
+    def __init__(
+        self,
+        maps: Path | None = None,
+        sensors: Path | None = None,
+        cameras: Sequence[str] = (),
+        scenes: SceneFilter | None = None,
+        stride_s: float = STEP_S,
+    ) -> None:
+        """`maps`: nuPlan's folder of maps, None for none. `sensors`: the folder that the pickles' image paths start from, for the channels `cameras`.
+
+        `scenes` keeps its logs and tokens alone; without it a present stands every `stride_s`. A log is of the split that a folder above it is
+        named after, of train in a folder trainval, else of test. Raises DataError on cameras without their folder.
+        """
+        if cameras and (sensors is None or not sensors.is_dir()):
+            raise DataError(
+                f"cameras {', '.join(cameras)} need the folder of sensor data, sensor_blobs/SPLIT: {sensors or 'none is given'}"
+            )
+        self.maps, self.sensors, self.cameras, self.scenes, self.stride_s = maps, sensors, tuple(cameras), scenes, stride_s
+
+    def find(self, root: Path) -> list[Entry]:
+        """The logs of the filter, or all, in order of path."""
+        wanted = None if self.scenes is None else set(self.scenes.log_names)
+        paths = [path for path in walk(root, lambda name: name.endswith(".pkl")) if wanted is None or path.stem in wanted]
+        return [Entry(path.stem, path, split_of_path(path, "train" if "trainval" in path.parts else "test")) for path in paths]
+
+    def read(self, entry: Entry) -> Log:
+        """One log, with its map where there are maps. Raises DataError, naming file and frame."""
+        path = entry.path
+        frames = read_frames(path)
+        quaternions = _array(path, frames, "ego2global_rotation", (4,))
+        if (still := ~quaternions.any(axis=1)).any():
+            raise DataError(f"{path}: ego2global_rotation of frame {int(still.argmax())} is 0")
+        turns, places = rotation_matrix(quaternions), _array(path, frames, "ego2global_translation", (3,))
+        whole = _ego(path, frames, turns, places)
+        origin = np.floor(places[0, :2])
+        ego = EgoTrack(whole.poses_world - [*origin, 0.0], whole.velocity_ego, whole.acceleration_ego, whole.yaw_rate)
+        stamps = np.array([int(frame["timestamp"]) for frame in frames], np.int64)
+        presents, lost = self._presents(frames, stamps)
+        cameras, images, distortion = (), (), {}
+        if self.cameras and self.sensors is not None:
+            cameras, images, distortion = _cameras(path, frames, self.sensors, self.cameras)
+        city = str(frames[0]["map_location"])
+        road_map, archive = self._map(entry.log_id, city, whole.poses_world, origin)
+        blocks = list(dict.fromkeys(str(block) for frame in frames for block in frame["roadblock_ids"]))
+        return Log(
+            log_id=entry.log_id,
+            source=self.name,
+            split=entry.split,
+            files=(path,) if archive is None else (path, archive),
+            dt=STEP_S,
+            ego=ego,
+            ego_size=EGO_SIZE,
+            agents=_agents(path, frames, turns, places, origin),
+            origin=origin,
+            make_map=None if road_map is None else lambda: road_map,
+            times=(stamps - stamps[0]) * 1e-6,
+            lights=_lights(path, frames),
+            cameras=cameras,
+            images=images,
+            commands=_commands(path, frames),
+            route_lane_ids=() if road_map is None else route_lanes(road_map, blocks, ego.poses_world),
+            presents=presents,
+            notes={
+                "map_name": city, "start_us": int(stamps[0]), "route_roadblocks": blocks,
+                **({BESIDE_GAPS: lost} if lost else {}),
+                **({"camera_distortion": distortion} if distortion else {}),
+            },
+            step_notes={"token": [str(frame["token"]) for frame in frames], "scene_token": [str(frame.get("scene_token", "")) for frame in frames]},
+        )  # fmt: skip
+
+    def _presents(
+        self, frames: Sequence[Mapping[str, Any]], stamps: NDArray[np.int64]
+    ) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
+        """The presents, and those lost beside missing frames; a filter's lost ones are counted as tokens instead."""
+        if self.scenes is None:
+            return presents_beside_gaps(stamps, STEP_S, self.stride_s)
+        tokens, whole = set(self.scenes.tokens), whole_windows(stamps, STEP_S)
+        first, last = self.scenes.num_history_frames - 1, len(frames) - self.scenes.num_future_frames
+        if first < round(HISTORY_S / STEP_S):
+            raise DataError(f"scene filter {self.scenes.name} has {first + 1} history frames: four are read")
+        kept = [
+            k
+            for k in range(first, last)
+            if str(frames[k]["token"]) in tokens and whole[k] and (len(frames[k]["roadblock_ids"]) or not self.scenes.has_route)
+        ]
+        return tuple(kept), ()
+
+    def _map(self, name: str, city: str, drive: Array, origin: Array) -> tuple[RoadMap | None, Path | None]:
+        if self.maps is None:
+            return None, None
+        archive = map_file(self.maps, city)
+        return read_road_map(name, archive, drive, origin, generic_areas=False), archive
+
+
+class NavsimDataset(GapDataset):
+    """Scenarios of NAVSIM logs. With a filter, `expected` is the number of its tokens; those that are not given make one line of `faults`."""
+
+    def __init__(self, reader: NavsimReader, root: str | Path, split: str, stride_s: float = STEP_S) -> None:
+        """As LogDataset; scenes of a filter may have less than 5 s of future, as NAVSIM's own have 4 or 5."""
+        super().__init__(reader, root, split, stride_s, short_futures=reader.scenes is not None)
+        scenes = reader.scenes
+        if scenes is not None:
+            given = {scene.log.step_notes["token"][step] for scene, step in self._at}
+            missing = [token for token in (*scenes.tokens, *scenes.synthetic_tokens) if token not in given]
+            self.expected = len(scenes.tokens) + len(scenes.synthetic_tokens)
+            if missing:
+                synthetic = (
+                    f", {len(scenes.synthetic_tokens)} of them second-stage scenes, which are not read"
+                    if scenes.synthetic_tokens
+                    else ""
+                )
+                self.faults.append(
+                    f"{self.root}: {len(missing)} of the {self.expected} scenes of {scenes.name} are missing{synthetic} (the first: {missing[0]})"
+                )
+
+
+def read_filter(path: str) -> SceneFilter | None:
+    """The scene filter of the setting `filter`; None where that is empty."""
+    return read_scene_filter(path) if path else None
+
+
+def inspect(path: Path) -> Inspection:
+    """Counts of one log pickle. Raises DataError, naming file and frame."""
+    log = NavsimReader().read(Entry(path.stem, path, "test"))
+    frames = read_frames(path)
+    cameras = sorted({name for frame in frames for name in frame.get("cams", {})})
+    counts: dict[str, int | float | str] = {
+        "frames": log.steps, "tracks": len(log.agents), "boxes": int(log.agents.valid.sum()), "driven (m)": driven(log.ego),
+        "traffic lights": len(log.lights.lane_ids) if log.lights else 0, "cameras": len(cameras), "map": log.notes["map_name"],
+    }  # fmt: skip
+    return Inspection("NAVSIM log", path, counts)
