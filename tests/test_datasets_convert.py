@@ -19,6 +19,7 @@ from drive.core.errors import DataError
 from drive.core.types import Camera, Command, Lights, LightState, Question, Scenario
 from drive.datasets import arrow_log
 from drive.datasets.av2 import Av2Reader
+from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.convert import INDEX, LOGS, CacheReader, convert, inspect
 from drive.datasets.logged import LogDataset
 from drive.datasets.logs import ImageRef, LogScenes, Outline
@@ -111,9 +112,9 @@ def test_lights_cameras_language_commands_and_notes_survive(logs, tmp_path):
     path.write_bytes(content)
     (tmp_path / "images").rename(tmp_path / "moved")
     back = arrow_log.read(path, tmp_path / "moved")
-    same(replace(log, files=(), make_map=None, images=(), step_notes={}, times=None), replace(back, files=(), make_map=None, images=(), step_notes={}, times=None, route=None))
+    same(replace(log, agents=BoxTracks.of(plain.agents), files=(), make_map=None, images=(), step_notes={}, times=None), replace(back, files=(), make_map=None, images=(), step_notes={}, times=None, route=None))
     scenes = LogScenes(back)
-    assert Outline.of(back).chosen(0.5, True) == [20, 21]
+    assert Outline.of(back).chosen(0.5, True) == ([20, 21], 0)
     scene = scenes.scenario(20)
     assert scene.lights is not None and (scene.lights.states == LightState.RED).all() and scene.lights.states.shape == (2, 66)
     assert scene.language[0].answer == "A car." and scene.command is Command.LEFT and scene.notes["token"] == "t20"

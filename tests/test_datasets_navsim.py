@@ -147,7 +147,7 @@ def test_presents_beside_missing_frames_are_left_out_and_counted(frames, tmp_pat
     write_navsim(tmp_path / "val" / "log-a.pkl", frames[:4] + frames[5:])
     data = NavsimDataset(NavsimReader(), tmp_path, "val")
     assert [scene.notes["log_step"] for scene in data] == [7, 8] and data.expected == 6
-    assert len(data.faults) == 1 and "4 scenarios stand beside missing frames" in data.faults[0]
+    assert len(data.faults) == 1 and "4 scenarios of log log-a stand beside missing frames" in data.faults[0]
     filtered = NavsimDataset(NavsimReader(scenes=scenes([token(k) for k in (5, 9)])), tmp_path, "val")
     assert [scene.notes["token"] for scene in filtered] == [token(9)] and filtered.expected == 2
 

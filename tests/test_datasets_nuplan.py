@@ -19,9 +19,8 @@ from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.core.types import AgentType, Command, EgoTrack, LightState, Tracks
 from drive.datasets.av2 import Av2Reader, find_logs
 from drive.datasets.logged import LogDataset
-from drive.datasets.logs import Log
-from drive.datasets.nuplan import NuPlanReader, inspect
-from drive.datasets.nuplan_gaps import GapDataset, whole_windows
+from drive.datasets.logs import Log, Outline
+from drive.datasets.nuplan import NuPlanReader, breaks_of, inspect
 from drive.metrics.pdms import score_pdms
 from drive.metrics.pdms_scene import PdmScene
 from drive.planners.pdm import PdmExpert
@@ -50,7 +49,7 @@ def original(root):
 
 @pytest.fixture(scope="module")
 def data(root):
-    return GapDataset(NuPlanReader(root / "maps"), root / "nuplan", "val")
+    return LogDataset(NuPlanReader(root / "maps"), root / "nuplan", "val")
 
 
 def area(road_map, layer=Layer.DRIVABLE_AREA):
@@ -124,7 +123,6 @@ def test_splits(root, tmp_path):
         (tmp_path / name).parent.mkdir()
         shutil.copy(root / "nuplan" / "val" / "log-a.db", tmp_path / name)
     assert {e.log_id: e.split for e in NuPlanReader().find(tmp_path)} == {"a": "train", "b": "train", "c": "test"}
-    assert {e.log_id: e.split for e in NuPlanReader(splits={"val": ["b", "c"]}).find(tmp_path)} == {"a": "train", "b": "val", "c": "val"}
 
 
 def test_the_expert_scores_as_on_the_original(data, original):
@@ -287,7 +285,7 @@ def test_a_log_at_fault_is_left_out_told_and_counted(root, tmp_path, case):
         (tmp_path / "val").mkdir(exist_ok=True)
         shutil.copy(root / "nuplan" / "val" / "log-a.db", tmp_path / "val" / f"{name}.db")
     damage(tmp_path / "val" / "log-b.db")
-    data = GapDataset(NuPlanReader(root / "maps"), tmp_path, "val")
+    data = LogDataset(NuPlanReader(root / "maps"), tmp_path, "val")
     assert len(data) == 7 and data.expected == 14 and {s.log_id for s in data} == {"log-a"}
     (fault,) = data.faults
     assert all(word in fault for word in words), fault
@@ -295,14 +293,14 @@ def test_a_log_at_fault_is_left_out_told_and_counted(root, tmp_path, case):
 
 def test_presents_beside_missing_sweeps_are_left_out_and_counted(root, tmp_path):
     stamps = np.concatenate([np.arange(100), np.arange(101, 200)]) * 100_000
-    whole = whole_windows(stamps, 0.1)
-    assert not whole[50:115].any() and whole[:50].all() and whole[115:].all()  # 1.5 s before to 5 s after
+    kept, lost = Outline(199, 0.1, None, breaks_of(stamps, 0.1)).chosen(0.1, whole_future=False)
+    assert kept == [*range(15, 50), *range(115, 199)] and lost == 65  # 1.5 s before to 5 s after
     shutil.copytree(root / "nuplan", tmp_path / "n")
     path = tmp_path / "n" / "val" / "log-a.db"
     edit(path, ("DELETE FROM lidar_pc WHERE token IN (?, ?)", (token("pc", 160), token("pc", 161))), ("DELETE FROM lidar_box WHERE lidar_pc_token = ?", (token("pc", 160),)))
-    data = GapDataset(NuPlanReader(root / "maps"), tmp_path / "n", "val")
+    data = LogDataset(NuPlanReader(root / "maps"), tmp_path / "n", "val")
     assert [scene.notes["log_step"] for scene in data] == [15, 20, 25]
-    assert len(data.faults) == 1 and "4 scenarios stand beside missing frames" in data.faults[0] and data.expected == 7
+    assert len(data.faults) == 1 and "4 scenarios of log log-a stand beside missing frames" in data.faults[0] and data.expected == 7
 
 
 def test_the_future_changes_no_byte_of_the_observation(root, tmp_path):

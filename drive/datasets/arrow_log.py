@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from drive.core.errors import DataError
 from drive.core.roadmap import Lane, Polygons, RoadMap
-from drive.core.types import Camera, Command, EgoTrack, Lights, Question, Tracks
+from drive.core.types import Camera, Command, EgoTrack, Lights, Question
+from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.logs import ImageRef, Log, LogScenes
 from drive.datasets.route import Route
 
@@ -53,16 +54,18 @@ def pack(log: Log, images_root: Path) -> bytes:
     scenes = LogScenes(log)
     route = scenes.route
     road_map = None if log.make_map is None else scenes.road_map
+    agents = log.agents if isinstance(log.agents, BoxTracks) else BoxTracks.of(log.agents)
     columns: dict[str, Any] = {
         "ego_poses": log.ego.poses_world,
         "ego_velocity": log.ego.velocity_ego,
         "ego_acceleration": log.ego.acceleration_ego,
         "ego_yaw_rate": log.ego.yaw_rate,
-        "agent_types": log.agents.types,
-        "agent_size": log.agents.size,
-        "agent_poses": log.agents.poses_world,
-        "agent_velocity": log.agents.velocity_world,
-        "agent_valid": log.agents.valid.astype(np.uint8),
+        "agent_types": agents.types,
+        "agent_size": agents.size,
+        "box_step": agents.step,
+        "box_row": agents.row,
+        "box_poses": agents.poses_world,
+        "box_velocity": agents.velocity_world,
         "times": np.array([log.time(step) for step in range(log.steps)]),
         "light_states": log.lights.states if log.lights else np.zeros(0, np.int64),
         "camera_matrices": np.concatenate([np.zeros(0), *(np.concatenate([c.intrinsics.ravel(), c.ego_from_camera.ravel()]) for c in log.cameras)]),
@@ -79,13 +82,14 @@ def pack(log: Log, images_root: Path) -> bytes:
         "steps": log.steps,
         "ego_size": log.ego_size,
         "origin": log.origin,
-        "agents": log.agents.ids,
+        "agents": agents.ids,
         "lights": None if log.lights is None else log.lights.lane_ids,
         "cameras": [[camera.name, camera.width, camera.height] for camera in log.cameras],
         "language": {step: [[q.question, q.answer, q.topic] for q in asked] for step, asked in log.language.items()},
         "commands": [command.value for command in log.commands],
         "route": {"lane_ids": route.lane_ids, "maneuvers": [[a, b, command.value] for a, b, command in route.maneuvers], "matched": route.matched},
         "presents": log.presents,
+        "breaks": log.breaks,
         "notes": log.notes,
         "step_notes": log.step_notes,
         "map": None if road_map is None else _map_meta(road_map),
@@ -161,13 +165,14 @@ def _log(path: Path, meta: Mapping[str, Any], columns: Mapping[str, Any], images
 
     steps, count = meta["steps"], len(meta["agents"])
     ego = EgoTrack(array("ego_poses", steps, 3), array("ego_velocity", steps, 2), array("ego_acceleration", steps, 2), array("ego_yaw_rate", steps))
-    agents = Tracks(
+    agents = BoxTracks(
         tuple(meta["agents"]),
         array("agent_types", count),
         array("agent_size", count, 3),
-        array("agent_poses", count, steps, 3),
-        array("agent_velocity", count, steps, 2),
-        array("agent_valid", count, steps).view(bool),
+        array("box_step", -1),
+        array("box_row", -1),
+        array("box_poses", -1, 3),
+        array("box_velocity", -1, 2),
     )
     matrices = array("camera_matrices", len(meta["cameras"]), 25)
     lights = None if meta["lights"] is None else Lights(tuple(meta["lights"]), array("light_states", len(meta["lights"]), steps))
@@ -197,6 +202,7 @@ def _log(path: Path, meta: Mapping[str, Any], columns: Mapping[str, Any], images
             meta["route"]["matched"],
         ),
         presents=None if meta["presents"] is None else tuple(meta["presents"]),
+        breaks=tuple(meta["breaks"]),
         notes=meta["notes"],
         step_notes=meta["step_notes"],
     )

@@ -41,6 +41,7 @@ class Record:
     steps: int
     dt: float
     presents: list[int] | None
+    breaks: list[int]
     digest: str
     bytes: int
 
@@ -144,7 +145,7 @@ def _convert_one(reader: Reader, entry: Entry, root: Path, out: Path) -> Record 
     name = arrow_log.digest(content)
     atomic_write_bytes(out / LOGS / f"{name}{arrow_log.SUFFIX}", content)
     path = os.path.relpath(entry.path, root)
-    return Record(path, entry.key, _stamp(log.files, root), log.log_id, log.split, log.steps, log.dt, None if log.presents is None else list(log.presents), name, len(content))
+    return Record(path, entry.key, _stamp(log.files, root), log.log_id, log.split, log.steps, log.dt, None if log.presents is None else list(log.presents), list(log.breaks), name, len(content))
 
 
 def _converted(reader: Reader, entries: list[Entry], root: Path, out: Path, workers: int) -> Iterator[Record | str]:
@@ -196,7 +197,7 @@ class CacheReader:
 
 
 def _entry(record: Record, root: Path) -> Entry:
-    outline = Outline(record.steps, record.dt, None if record.presents is None else tuple(record.presents))
+    outline = Outline(record.steps, record.dt, None if record.presents is None else tuple(record.presents), tuple(record.breaks))
     return Entry(record.log_id, root / LOGS / f"{record.digest}{arrow_log.SUFFIX}", record.split, "", outline, record.digest)
 
 
@@ -211,6 +212,6 @@ def inspect(path: Path) -> Inspection:
             faults.append(str(error))
             continue
         steps += log.steps
-        scenes += len(Outline.of(log).chosen(0.5, True))
+        scenes += len(Outline.of(log).chosen(0.5, True)[0])
     size = sum(file.stat().st_size for file in (path / LOGS).iterdir())
     return Inspection("converted logs", path, {"logs": len(entries) - len(faults), "steps": steps, "scenes": scenes, "MB": round(size / 1e6, 1)}, tuple(faults))

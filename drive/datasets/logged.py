@@ -136,11 +136,19 @@ class LogDataset(Sequence[Scenario]):
             there = f"its logs are of {', '.join(sorted(others))}" if others else f"no log of {reader.name} is there"
             raise DataError(f"{self.root} has no readable log of the split {split!r}: {'; '.join(self.faults[:3]) or there}")
         whole = split == "train" or not short_futures
-        self._at = [(log_id, step) for log_id, (outline, _) in sorted(logs.items()) for step in outline.chosen(stride_s, whole)]
         self._logs = {log_id: log for log_id, (_, log) in sorted(logs.items())}
+        self._at: list[tuple[str, int]] = []
+        broken = 0
+        for log_id, (outline, log) in sorted(logs.items()):
+            steps, lost = outline.chosen(stride_s, whole)
+            self._at += [(log_id, step) for step in steps]
+            if lost:
+                broken += lost
+                where = log.path if isinstance(log, Entry) else log.log.files[0]
+                self.faults.append(f"{where}: {lost} scenarios of log {log_id} stand beside missing frames and are left out")
         if not self._at:
             raise DataError(f"{self.root}: none of the {len(logs)} logs of the split {split!r} is long enough for a scenario")
-        self.expected = len(self._at) + unread * math.ceil(len(self._at) / len(logs))
+        self.expected = len(self._at) + broken + unread * math.ceil(len(self._at) / len(logs))
 
     def _open(self, entries: Sequence[Entry], progress: bool) -> tuple[dict[str, tuple[Outline, LogScenes | Entry]], int, set[str]]:
         """The logs of the split by id, how many could not be read, and the other splits that there are."""

@@ -24,6 +24,7 @@ from drive.core.errors import DataError
 from drive.core.geometry import compose, relative, wrap_angle
 from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.core.types import PLAN_DT, PLAN_STEPS, Camera, Command, EgoTrack, Lights, Question, Scenario, Tracks, Trajectory
+from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.route import Route, find_route, recorded_route
 
 Array = NDArray[np.float64]
@@ -65,7 +66,7 @@ class Log:
     dt: float  # s
     ego: EgoTrack  # S steps
     ego_size: tuple[float, float, float]  # m, length, width, height
-    agents: Tracks  # S steps, without the ego
+    agents: Tracks | BoxTracks  # S steps, without the ego
     origin: Array  # (2,) m, recorded position of our zero
     make_map: Callable[[], RoadMap] | None = None  # in the shifted frame; None where the source has no map
     times: Array | None = None  # (S,) s on the log's own clock; None is dt apart from 0
@@ -77,6 +78,7 @@ class Log:
     route_lane_ids: tuple[str, ...] = ()  # where the source records them
     route: Route | None = None  # where it was found before; None finds it
     presents: tuple[int, ...] | None = None  # the steps that its protocol predicts from; None is every one
+    breaks: tuple[int, ...] = ()  # steps before which frames are missing: no scenario reaches over one
     notes: Mapping[str, Any] = field(default_factory=dict)
     step_notes: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # (S,) each; a Scenario's notes take the present's
 
@@ -106,22 +108,25 @@ class Outline:
 
     steps: int
     dt: float  # s
-    presents: tuple[int, ...] | None  # the steps that its protocol predicts from; None is every one
+    presents: tuple[int, ...] | None = None  # the steps that its protocol predicts from; None is every one
+    breaks: tuple[int, ...] = ()  # steps before which frames are missing
 
     @staticmethod
     def of(log: Log) -> Outline:
         """The outline of a log."""
-        return Outline(log.steps, log.dt, log.presents)
+        return Outline(log.steps, log.dt, log.presents, log.breaks)
 
-    def chosen(self, stride_s: float, whole_future: bool) -> list[int]:
-        """Steps that can be a present: every `stride_s` seconds with a whole history, or those that the source's protocol names.
+    def chosen(self, stride_s: float, whole_future: bool) -> tuple[list[int], int]:
+        """Steps that can be a present, and how many others would be but for missing frames around them.
 
-        `whole_future` leaves out those with less than 5 s after them.
+        They are every `stride_s` seconds with a whole history, or those that the source's protocol names; `whole_future` leaves out those with less
+        than 5 s after them.
         """
-        stop = self.steps - (round(FUTURE_S / self.dt) if whole_future else 0)
-        if self.presents is not None:
-            return [step for step in self.presents if step < stop]
-        return list(range(round(HISTORY_S / self.dt), stop, max(round(stride_s / self.dt), 1)))
+        history, future = round(HISTORY_S / self.dt), round(FUTURE_S / self.dt)
+        stop = self.steps - (future if whole_future else 0)
+        wanted = range(history, stop, max(round(stride_s / self.dt), 1)) if self.presents is None else [step for step in self.presents if step < stop]
+        kept = [step for step in wanted if not any(step - history < at <= step + future for at in self.breaks)]
+        return kept, len(wanted) - len(kept)
 
 
 class LogScenes:
@@ -169,10 +174,10 @@ class LogScenes:
         return ref.read()
 
     def _draw(self, camera: int, step: int, pose: tuple[float, ...] | None) -> NDArray[np.uint8]:
-        agents = self.log.agents
-        seen = agents.valid[:, step]
+        agents = self.log.agents.steps(step, step + 1)
+        seen = agents.valid[:, 0]
         eye = self.log.ego.poses_world[step] if pose is None else np.array(pose)
-        image = self._renderer.render_rgb(self.cameras[camera], eye, agents.poses_world[seen, step], agents.size[seen], agents.types[seen])
+        image = self._renderer.render_rgb(self.cameras[camera], eye, agents.poses_world[seen, 0], agents.size[seen], agents.types[seen])
         image.setflags(write=False)
         return image
 
@@ -241,7 +246,7 @@ class _Frames:
         return self.scenes.image(camera, max(self.present - last + step, 0), self.poses[step] if step < self.missing else None)
 
 
-def _agents(tracks: Tracks, start: int, stop: int, missing: int) -> Tracks:
+def _agents(tracks: Tracks | BoxTracks, start: int, stop: int, missing: int) -> Tracks:
     """The agents seen in steps start..stop-1, absent in the `missing` steps in front."""
     cut = tracks.steps(start, stop)
     cut = cut.subset(np.flatnonzero(cut.valid.any(axis=1)))

@@ -22,12 +22,12 @@ from drive.core.geometry import wrap_angle
 from drive.core.quaternion import heading, rotation_matrix
 from drive.core.roadmap import RoadMap
 from drive.core.types import Camera, Command, EgoTrack, Lights, LightState, Tracks
-from drive.datasets.logged import Entry, Inspection, split_of_path, walk
+from drive.datasets.box_tracks import BoxTracks
+from drive.datasets.logged import Entry, Inspection, LogDataset, split_of_path, walk
 from drive.datasets.logs import HISTORY_S, ImageRef, Log
 from drive.datasets.motion import driven
 from drive.datasets.navsim_splits import SceneFilter, read_scene_filter
-from drive.datasets.nuplan import EGO_SIZE, blob_path, make_tracks
-from drive.datasets.nuplan_gaps import BESIDE_GAPS, GapDataset, presents_beside_gaps, whole_windows
+from drive.datasets.nuplan import EGO_SIZE, blob_path, breaks_of, make_tracks
 from drive.datasets.nuplan_map import map_file, read_road_map, route_lanes
 from drive.datasets.unpickle import load_plain_pickle
 
@@ -91,7 +91,7 @@ def _ego(path: Path, frames: Sequence[Mapping[str, Any]], turns: Array, places: 
     return EgoTrack(poses, motion[:, :2], motion[:, 2:], yaw_rate)
 
 
-def _agents(path: Path, frames: Sequence[Mapping[str, Any]], turns: Array, places: Array, origin: Array) -> Tracks:
+def _agents(path: Path, frames: Sequence[Mapping[str, Any]], turns: Array, places: Array, origin: Array) -> Tracks | BoxTracks:
     """The annotated boxes in the shifted frame; none where a split keeps its annotations back."""
     tokens: dict[str, int] = {}
     names, row, step, box, speed = [], [], [], [], []
@@ -196,18 +196,17 @@ class NavsimReader:
         sensors: Path | None = None,
         cameras: Sequence[str] = (),
         scenes: SceneFilter | None = None,
-        stride_s: float = STEP_S,
     ) -> None:
         """`maps`: nuPlan's folder of maps, None for none. `sensors`: the folder that the pickles' image paths start from, for the channels `cameras`.
 
-        `scenes` keeps its logs and tokens alone; without it a present stands every `stride_s`. A log is of the split that a folder above it is
+        `scenes` keeps its logs and tokens alone. A log is of the split that a folder above it is
         named after, of train in a folder trainval, else of test. Raises DataError on cameras without their folder.
         """
         if cameras and (sensors is None or not sensors.is_dir()):
             raise DataError(
                 f"cameras {', '.join(cameras)} need the folder of sensor data, sensor_blobs/SPLIT: {sensors or 'none is given'}"
             )
-        self.maps, self.sensors, self.cameras, self.scenes, self.stride_s = maps, sensors, tuple(cameras), scenes, stride_s
+        self.maps, self.sensors, self.cameras, self.scenes = maps, sensors, tuple(cameras), scenes
 
     def find(self, root: Path) -> list[Entry]:
         """The logs of the filter, or all, in order of path."""
@@ -227,7 +226,6 @@ class NavsimReader:
         origin = np.floor(places[0, :2])
         ego = EgoTrack(whole.poses_world - [*origin, 0.0], whole.velocity_ego, whole.acceleration_ego, whole.yaw_rate)
         stamps = np.array([int(frame["timestamp"]) for frame in frames], np.int64)
-        presents, lost = self._presents(frames, stamps)
         cameras, images, distortion = (), (), {}
         if self.cameras and self.sensors is not None:
             cameras, images, distortion = _cameras(path, frames, self.sensors, self.cameras)
@@ -251,31 +249,23 @@ class NavsimReader:
             images=images,
             commands=_commands(path, frames),
             route_lane_ids=() if road_map is None else route_lanes(road_map, blocks, ego.poses_world),
-            presents=presents,
+            presents=None if self.scenes is None else self._presents(frames, self.scenes),
+            breaks=breaks_of(stamps, STEP_S),
             notes={
                 "map_name": city, "start_us": int(stamps[0]), "route_roadblocks": blocks,
-                **({BESIDE_GAPS: lost} if lost else {}),
                 **({"camera_distortion": distortion} if distortion else {}),
             },
             step_notes={"token": [str(frame["token"]) for frame in frames], "scene_token": [str(frame.get("scene_token", "")) for frame in frames]},
         )  # fmt: skip
 
-    def _presents(
-        self, frames: Sequence[Mapping[str, Any]], stamps: NDArray[np.int64]
-    ) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
-        """The presents, and those lost beside missing frames; a filter's lost ones are counted as tokens instead."""
-        if self.scenes is None:
-            return presents_beside_gaps(stamps, STEP_S, self.stride_s)
-        tokens, whole = set(self.scenes.tokens), whole_windows(stamps, STEP_S)
-        first, last = self.scenes.num_history_frames - 1, len(frames) - self.scenes.num_future_frames
+    def _presents(self, frames: Sequence[Mapping[str, Any]], scenes: SceneFilter) -> tuple[int, ...]:
+        """The frames that the filter's tokens name."""
+        tokens = set(scenes.tokens)
+        first, last = scenes.num_history_frames - 1, len(frames) - scenes.num_future_frames
         if first < round(HISTORY_S / STEP_S):
-            raise DataError(f"scene filter {self.scenes.name} has {first + 1} history frames: four are read")
-        kept = [
-            k
-            for k in range(first, last)
-            if str(frames[k]["token"]) in tokens and whole[k] and (len(frames[k]["roadblock_ids"]) or not self.scenes.has_route)
-        ]
-        return tuple(kept), ()
+            raise DataError(f"scene filter {scenes.name} has {first + 1} history frames: four are read")
+        named = (k for k in range(first, last) if str(frames[k]["token"]) in tokens)
+        return tuple(k for k in named if len(frames[k]["roadblock_ids"]) or not scenes.has_route)
 
     def _map(self, name: str, city: str, drive: Array, origin: Array) -> tuple[RoadMap | None, Path | None]:
         if self.maps is None:
@@ -284,23 +274,20 @@ class NavsimReader:
         return read_road_map(name, archive, drive, origin, generic_areas=False), archive
 
 
-class NavsimDataset(GapDataset):
+class NavsimDataset(LogDataset):
     """Scenarios of NAVSIM logs. With a filter, `expected` is the number of its tokens; those that are not given make one line of `faults`."""
 
-    def __init__(self, reader: NavsimReader, root: str | Path, split: str, stride_s: float = STEP_S) -> None:
+    def __init__(self, reader: NavsimReader, root: str | Path, split: str, stride_s: float = STEP_S, splits: Mapping[str, Sequence[str]] | None = None) -> None:
         """As LogDataset; scenes of a filter may have less than 5 s of future, as NAVSIM's own have 4 or 5."""
-        super().__init__(reader, root, split, stride_s, short_futures=reader.scenes is not None)
+        super().__init__(reader, root, split, stride_s, reader.scenes is not None, splits)
         scenes = reader.scenes
         if scenes is not None:
-            given = {scene.log.step_notes["token"][step] for scene, step in self._at}
+            given = {self.log(log_id).log.step_notes["token"][step] for log_id, step in self._at}
             missing = [token for token in (*scenes.tokens, *scenes.synthetic_tokens) if token not in given]
             self.expected = len(scenes.tokens) + len(scenes.synthetic_tokens)
             if missing:
-                synthetic = (
-                    f", {len(scenes.synthetic_tokens)} of them second-stage scenes, which are not read"
-                    if scenes.synthetic_tokens
-                    else ""
-                )
+                count = len(scenes.synthetic_tokens)
+                synthetic = f", {count} of them second-stage scenes, which are not read" if count else ""
                 self.faults.append(
                     f"{self.root}: {len(missing)} of the {self.expected} scenes of {scenes.name} are missing{synthetic} (the first: {missing[0]})"
                 )
@@ -317,7 +304,7 @@ def inspect(path: Path) -> Inspection:
     frames = read_frames(path)
     cameras = sorted({name for frame in frames for name in frame.get("cams", {})})
     counts: dict[str, int | float | str] = {
-        "frames": log.steps, "tracks": len(log.agents), "boxes": int(log.agents.valid.sum()), "driven (m)": driven(log.ego),
+        "frames": log.steps, "tracks": len(log.agents), "boxes": sum(len(frame["anns"]["gt_names"]) for frame in frames if frame.get("anns")), "driven (m)": driven(log.ego),
         "traffic lights": len(log.lights.lane_ids) if log.lights else 0, "cameras": len(cameras), "map": log.notes["map_name"],
     }  # fmt: skip
     return Inspection("NAVSIM log", path, counts)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,15 @@ from numpy.typing import NDArray
 from drive.core.errors import DataError
 from drive.core.quaternion import heading, rotation_matrix, transform
 from drive.core.roadmap import RoadMap
-from drive.core.types import AgentType, Camera, EgoTrack, Lights, LightState, Tracks
+from drive.core.types import AgentType, Camera, EgoTrack, Lights, LightState
 from drive.core.vehicle import PACIFICA
+from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.logged import Entry, Inspection, split_of_path, walk
 from drive.datasets.logs import ImageRef, Log
 from drive.datasets.motion import DT, central_velocity, driven
 from drive.datasets.nuplan_db import Boxes, Frames, column_names, numbers, opened, read_boxes, read_frames, select
-from drive.datasets.nuplan_gaps import BESIDE_GAPS, presents_beside_gaps
 from drive.datasets.nuplan_map import map_file, read_road_map, route_lanes
-from drive.datasets.unpickle import load_plain_pickle
+from drive.datasets.unpickle import load_plain_bytes
 
 Array = NDArray[np.float64]
 EGO_SIZE = (PACIFICA.length, PACIFICA.width, PACIFICA.height)
@@ -41,31 +40,39 @@ KINDS = {
     "barrier": AgentType.BARRIER,
 }
 LIGHTS = {"green": LightState.GREEN, "yellow": LightState.YELLOW, "red": LightState.RED}
+GAP = 0.3  # of a step, beyond which a frame is missing
 IMAGE_REACH = 60_000  # us between an image and its step; cameras run at 10 Hz
 TABLES = ("lidar_pc", "lidar_box", "track", "ego_pose", "scene", "image", "traffic_light_status", "scenario_tag")
 
 
 def make_tracks(
     tokens: Sequence[str], names: Sequence[str], row: NDArray, step: NDArray, box: Array, velocity: Array, steps: int, dt: float
-) -> Tracks:
+) -> BoxTracks:
     """Tracks of N boxes: `row` (N,) into tokens and category `names`, `box` (N, 6) x, y, heading, length, width, height, `velocity` (N, 2) world.
 
     Sizes are medians. Velocities that are not finite are taken from the positions; static objects have none.
     """
     count = len(tokens)
-    poses, speed, valid = np.zeros((count, steps, 3)), np.zeros((count, steps, 2)), np.zeros((count, steps), bool)
-    poses[row, step], speed[row, step], valid[row, step] = box[:, :3], velocity, True
     types = np.array([KINDS.get(name, AgentType.GENERIC_OBJECT) for name in names], np.int64)
     order = np.argsort(row, kind="stable")
     parts = np.split(box[order, 3:], np.flatnonzero(np.diff(row[order])) + 1) if count else []
     size = np.stack([np.median(part, axis=0) for part in parts]) if count else np.zeros((0, 3))
-    if len(lost := np.unique(row[~np.isfinite(velocity).all(axis=1)])):
-        speed[lost] = np.where(np.isfinite(speed[lost]), speed[lost], central_velocity(poses[lost, :, :2], valid[lost], dt))
-    speed[types >= AgentType.TRAFFIC_CONE] = 0.0
-    return Tracks(tuple(tokens), types, size, poses, speed, valid)
+    speed = velocity.copy()
+    for lost in np.unique(row[~np.isfinite(velocity).all(axis=1)]):
+        mine = np.flatnonzero(row == lost)
+        places, valid = np.zeros((1, steps, 2)), np.zeros((1, steps), bool)
+        places[0, step[mine]], valid[0, step[mine]] = box[mine, :2], True
+        speed[mine] = np.where(np.isfinite(speed[mine]), speed[mine], central_velocity(places, valid, dt)[0, step[mine]])
+    speed[types[row] >= AgentType.TRAFFIC_CONE] = 0.0
+    return BoxTracks.sorted(tuple(tokens), types, size, step, row, box[:, :3], speed)
 
 
-def _tracks(boxes: Boxes, steps: int, origin: Array) -> Tracks:
+def breaks_of(stamps: NDArray[np.int64], dt: float) -> tuple[int, ...]:
+    """Steps before which frames are missing, of stamps (S,) in microseconds that should be `dt` s apart."""
+    return tuple((np.flatnonzero(np.abs(np.diff(stamps) * 1e-6 - dt) > GAP * dt) + 1).tolist())
+
+
+def _tracks(boxes: Boxes, steps: int, origin: Array) -> BoxTracks:
     box = boxes.values[:, :6].copy()
     box[:, :2] -= origin
     return make_tracks(boxes.tracks, boxes.categories, boxes.row, boxes.step, box, boxes.values[:, 6:], steps, DT)
@@ -116,13 +123,10 @@ def _scenes(connection: sqlite3.Connection, path: Path, frames: Frames, origin: 
 
 def _unpickled(path: Path, channel: str, column: str, blob: Any, shape: tuple[int, ...]) -> Array:
     """The array in a pickled column. Raises DataError, naming camera and column, where it is none, or asks for a class."""
-    with tempfile.TemporaryDirectory() as folder:  # the safe unpickler reads files alone
-        file = Path(folder) / "value.pkl"
-        file.write_bytes(blob if isinstance(blob, bytes) else b"")
-        try:
-            values = np.array(load_plain_pickle(file), np.float64)
-        except (DataError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: {column} of camera {channel}: {str(error).replace(str(file), 'the pickle')}") from error
+    try:
+        values = np.array(load_plain_bytes(blob if isinstance(blob, bytes) else b"", f"{path}: {column} of camera {channel}"), np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: {column} of camera {channel}: {error}") from error
     if (shape and values.shape != shape) or not np.isfinite(values).all():
         raise DataError(f"{path}: {column} of camera {channel} has shape {values.shape}, want {shape}, all finite")
     return values
@@ -185,25 +189,20 @@ class NuPlanReader:
         maps: Path | None = None,
         sensors: Path | None = None,
         cameras: Sequence[str] = (),
-        splits: Mapping[str, Sequence[str]] | None = None,
-        stride_s: float = 0.5,
     ) -> None:
         """`maps`: nuPlan's folder of maps, None for none. `sensors`: the folder sensor_blobs, from which the channels `cameras` are read.
 
-        `splits` names logs of train, val and test; others are of the split that a folder above is named after, of train in a folder
-        trainval, else of test. `stride_s` spaces the presents of logs that lack sweeps. Raises DataError on cameras without their folder.
+        A log is of the split that a folder above it is named after, of train in a folder trainval, else of test. Raises DataError on cameras
+        without their folder.
         """
         if cameras and (sensors is None or not sensors.is_dir()):
             raise DataError(f"cameras {', '.join(cameras)} need the folder of sensor data, sensor_blobs: {sensors or 'none is given'}")
-        self.maps, self.sensors, self.cameras, self.stride_s = maps, sensors, tuple(cameras), stride_s
-        self.splits = {name: split for split, names in (splits or {}).items() for name in names}
+        self.maps, self.sensors, self.cameras = maps, sensors, tuple(cameras)
 
     def find(self, root: Path) -> list[Entry]:
         """The logs, in order of path."""
-        return [Entry(path.stem, path, self._split(path)) for path in walk(root, lambda name: name.endswith(".db"))]
-
-    def _split(self, path: Path) -> str:
-        return self.splits.get(path.stem) or split_of_path(path, "train" if "trainval" in path.parts else "test")
+        paths = walk(root, lambda name: name.endswith(".db"))
+        return [Entry(path.stem, path, split_of_path(path, "train" if "trainval" in path.parts else "test")) for path in paths]
 
     def read(self, entry: Entry) -> Log:
         """One log, with its map where there are maps. Raises DataError, naming file and record."""
@@ -222,7 +221,6 @@ class NuPlanReader:
                 cameras, images, distortion = _cameras(connection, path, self.sensors, self.cameras, frames)
         poses = frames.poses - [*origin, 0.0]
         road_map, archive = self._map(entry.log_id, str(record[0]), frames.poses, origin)
-        presents, lost = presents_beside_gaps(frames.stamps, DT, self.stride_s)
         return Log(
             log_id=entry.log_id,
             source=self.name,
@@ -239,10 +237,10 @@ class NuPlanReader:
             cameras=cameras,
             images=images,
             route_lane_ids=() if road_map is None else route_lanes(road_map, blocks, poses),
-            presents=presents,
+            breaks=breaks_of(frames.stamps, DT),
             notes={
                 "map_name": str(record[0]), "location": str(record[1]), "vehicle_name": str(record[3]), "start_us": int(frames.stamps[0]),
-                "route_roadblocks": blocks, **({BESIDE_GAPS: lost} if lost else {}), **({"camera_distortion": distortion} if distortion else {}),
+                "route_roadblocks": blocks, **({"camera_distortion": distortion} if distortion else {}),
             },
             step_notes=step_notes,
         )  # fmt: skip

@@ -8,6 +8,7 @@ SQLite keeps NaN as NULL: a missing number and NaN are one fault here.
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ Array = NDArray[np.float64]
 MAGIC = b"SQLite format 3\0"
 POSE = ("x", "y", "qw", "qx", "qy", "qz", "vx", "vy", "acceleration_x", "acceleration_y", "angular_rate_z")
 BOX = ("x", "y", "yaw", "length", "width", "height", "vx", "vy")
+BOXES_AT_ONCE = 100_000
 STEP_HZ = {20: 2, 10: 1}  # lidar sweeps per second: how many of them make a step of 0.1 s
 
 
@@ -150,7 +152,8 @@ def read_boxes(connection: sqlite3.Connection, path: Path, step_of: dict[bytes, 
     names = dict(select(connection, path, "category", ("token", "name")))
     category_of = dict(select(connection, path, "track", ("token", "category_token")))
     rows: dict[bytes, int] = {}
-    row, step, values = [], [], []
+    row, step, parts = array("q"), array("q"), []
+    values: list[list[object]] = []
     for sweep, track, *box in select(connection, path, "lidar_box", ("lidar_pc_token", "track_token", *BOX)):
         at = step_of.get(sweep)
         if at is None:
@@ -164,10 +167,13 @@ def read_boxes(connection: sqlite3.Connection, path: Path, step_of: dict[bytes, 
         row.append(rows[track])
         step.append(at)
         values.append(box)
-    found = numbers(path, "lidar_box", values, BOX, may_miss=("vx", "vy"))
+        if len(values) == BOXES_AT_ONCE:  # rows of Python take ten times the memory
+            parts.append(numbers(path, "lidar_box", values, BOX, may_miss=("vx", "vy")))
+            values = []
+    found = np.concatenate([*parts, numbers(path, "lidar_box", values, BOX, may_miss=("vx", "vy"))])
     if (empty := (found[:, 3:6] <= 0.0).any(axis=1)).any():
         raise DataError(f"{path}: lidar_box {int(empty.argmax())} has no size")
     return Boxes(
-        np.array(row, np.int64), np.array(step, np.int64), found,
+        np.frombuffer(row, np.int64), np.frombuffer(step, np.int64), found,
         tuple(token.hex() for token in rows), tuple(str(names[category_of[token]]) for token in rows),
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from drive.core.errors import ConfigError, DataError
@@ -38,6 +39,12 @@ def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Sele
 
         scenes = NuScenesDataset(config["root"], split, config["version"], config["camera"])
         return Selected(scenes, scenes.fingerprint, scenes.expected, tuple(scenes.faults))
+    if config["name"] == "navsim":
+        from drive.datasets.navsim import NavsimDataset, NavsimReader, read_filter
+
+        reader = NavsimReader(_folder(config["maps"]), _folder(config["sensors"]), config["cameras"], read_filter(config["filter"]))
+        logs = NavsimDataset(reader, config["root"], split, config["stride_s"], _splits(config))
+        return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults))
     return _logged(make_reader(config), config, split)
 
 
@@ -51,6 +58,26 @@ def make_reader(config: Mapping[str, Any]) -> Reader:
         from drive.datasets.av2 import Av2Reader
 
         return Av2Reader()
+    if config["name"] == "nuplan":
+        from drive.datasets.nuplan import NuPlanReader
+
+        return NuPlanReader(_folder(config["maps"]), _folder(config["sensors"]), config["cameras"])
+    if config["name"] == "navsim":
+        from drive.datasets.navsim import NavsimReader, read_filter
+
+        return NavsimReader(_folder(config["maps"]), _folder(config["sensors"]), config["cameras"], read_filter(config["filter"]))
+    if config["name"] == "waymo_motion":
+        from drive.datasets.waymo_motion import WaymoMotionReader
+
+        return WaymoMotionReader()
+    if config["name"] == "waymo_e2e":
+        from drive.datasets.waymo_e2e import WaymoE2EReader
+
+        return WaymoE2EReader(tuple(config["cameras"]), config["stride_s"])
+    if config["name"] == "waymo_perception":
+        from drive.datasets.waymo_perception import WaymoPerceptionReader
+
+        return WaymoPerceptionReader(tuple(config["cameras"]))
     if config["name"] == "cache":
         from drive.datasets.convert import CacheReader
 
@@ -61,11 +88,19 @@ def make_reader(config: Mapping[str, Any]) -> Reader:
 def _logged(reader: Reader, config: Mapping[str, Any], split: str) -> Selected:
     """The logs of `reader` below the config's root."""
     from drive.datasets.logged import LogDataset
+
+    logs = LogDataset(reader, config["root"], split, config["stride_s"], config.get("short_futures", False), _splits(config))
+    return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults))
+
+
+def _splits(config: Mapping[str, Any]) -> Mapping[str, Sequence[str]] | None:
     from drive.datasets.splits import load_splits
 
-    splits = load_splits(config["splits"]) if config["splits"] else None
-    logs = LogDataset(reader, config["root"], split, config["stride_s"], config.get("short_futures", False), splits)
-    return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults))
+    return load_splits(config["splits"]) if config["splits"] else None
+
+
+def _folder(text: str) -> Path | None:
+    return Path(text) if text else None
 
 
 def spread(total: int, count: int) -> list[int]:

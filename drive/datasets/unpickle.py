@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import builtins
 import pickle
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -110,6 +111,8 @@ def _admitted() -> dict[tuple[str, str], Any]:
     for core in ("numpy.core", "numpy._core"):
         names |= {(f"{core}.multiarray", "_reconstruct"): _Reconstruct(), (f"{core}.multiarray", "scalar"): _Scalar()}
         names[(f"{core}.numeric", "_frombuffer")] = _FromBuffer()
+    # nuPlan wraps the lists of its camera table in subclasses of list
+    names |= {("nuplan.database.common.data_types", name): list for name in ("Translation", "Rotation", "CameraIntrinsic")}
     return names
 
 
@@ -154,15 +157,25 @@ def load_plain_pickle(path: str | Path) -> Any:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            return _bare(_PlainUnpickler(file).load(), set())
-    except _Refused as error:
-        raise DataError(
-            f"{path}: refused, the pickle asks for {error}, and loading it could run code. Only numpy arrays and plain "
-            "containers are read: save the record again as dicts, lists and arrays, on a machine that trusts the file"
-        ) from error
+            return _load(file, str(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # a broken pickle may fail with almost any exception: the file is the fault, whatever it raised
+
+
+def load_plain_bytes(content: bytes, where: str) -> Any:
+    """As `load_plain_pickle`, of a pickle that lies within a file; `where` names it in errors."""
+    return _load(BytesIO(content), where)
+
+
+def _load(file: BinaryIO, where: str) -> Any:
+    try:
+        return _bare(_PlainUnpickler(file).load(), set())
+    except _Refused as error:
         raise DataError(
-            f"{path}: not a complete pickle ({type(error).__name__}: {error}). Copy or download the file again"
+            f"{where}: refused, the pickle asks for {error}, and loading it could run code. Only numpy arrays and plain "
+            "containers are read: save the record again as dicts, lists and arrays, on a machine that trusts the file"
         ) from error
+    except OSError:
+        raise
+    except Exception as error:  # a broken pickle may fail with almost any exception: the file is the fault, whatever it raised
+        raise DataError(f"{where}: not a complete pickle ({type(error).__name__}: {error}). Copy or download the file again") from error
