@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,9 @@ def open_entry(entry: Entry) -> tuple[tfrecord.Record, Message]:
     return record, Message(tfrecord.read(record), record.where)
 
 
-def peeked(path: Path) -> list[tuple[tfrecord.Record, Message | None]]:
-    """The records of a file, as messages on the mapped file of which no more is loaded than is asked for; None for faulty ones."""
-    found = list(tfrecord.records(path))
+def peeked(path: Path, count: int | None = None) -> list[tuple[tfrecord.Record, Message | None]]:
+    """The first `count` records of a file, as messages on the mapped file of which no more is loaded than is asked for; None for faulty ones."""
+    found = list(islice(tfrecord.records(path), count))
     data = np.memmap(path, np.uint8, "r") if found else np.zeros(0, np.uint8)
     return [(r, None if r.fault else Message(data, r.where, r.data_offset, r.data_offset + r.length)) for r in found]
 
