@@ -6,8 +6,8 @@ Features are brought into ScenarioNet's form, which the builder of `scenarionet_
   `scenarionet_map` to either side, and CONNECTOR_WIDTH (3.6 m) where it names none.
 - `interpolating` is to mark the lanes through junctions, yet it is false for all 199 lanes of the public test scenario. So a lane also is a
   connector if a traffic light rules it, if it crosses another lane, or if it turns by 30 degrees or more behind a fork or before a merge.
-- There is no drivable area. Ours is the lanes, with their surroundings of SHOULDER metres as far as no road edge lies between, and the driveways.
-  Parking lots and lanes without edges are therefore cut short, and an edge with gaps leaks by up to SHOULDER metres.
+- There is no drivable area. Ours is the lanes, each wider by SHOULDER metres to either side but not beyond the first road edge, and the driveways.
+  Parking lots are therefore cut short, and where edges are missing SHOULDER metres beside a lane count that may be no road.
 - A neighbour counts where at least one piece of the line between may be crossed.
 - Crosswalks, speed bumps and stop signs have no layer in a RoadMap and are left out.
 """
@@ -22,7 +22,6 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
-from shapely.geometry.base import BaseGeometry
 
 from drive.core.geometry import polyline_with_heading
 from drive.core.roadmap import RoadMap
@@ -113,7 +112,7 @@ def build(name: str, features: Features, origin: Array, ruled: Collection[str] =
     for key, lane in lanes.items():
         ring = shapely.get_coordinates(shapes[key].exterior)[:-1] + origin
         named[key] = {**lane, "interpolating": key in connectors, **({"polygon": ring} if len(ring) > 2 else {})}
-    for i, ring in enumerate(_drivable(list(shapes.values()), list(local.values()), features, origin)):
+    for i, ring in enumerate(_drivable(local, widths, features, origin)):
         named[f"boundary_{i}"] = {"type": "BOUNDARY", "polyline": ring + origin}
     road = build_road_map(name, named, origin)
     limited = {k: replace(v, speed_limit=limit) if (limit := lanes[k].get("speed_limit", 0.0)) > 0.0 else v for k, v in road.lanes.items()}
@@ -171,22 +170,35 @@ def _ribbon(line: Array, left: Array, right: Array) -> shapely.Polygon:
     return max(parts, key=lambda part: part.area, default=shapely.Polygon())
 
 
-def _drivable(shapes: Sequence[BaseGeometry], lines: Sequence[Array], features: Features, origin: Array) -> list[Array]:
+def _drivable(lines: Mapping[str, Array], widths: Mapping[str, tuple[Array, Array]], features: Features, origin: Array) -> list[Array]:
     """Closed rings, outlines and islands, of the area that the module's docstring describes."""
     edges = [np.asarray(f["polyline"]) - origin for f in features.values() if f["type"] == "ROAD_EDGE" and len(f["polyline"]) > 1]
-    walls = shapely.union_all([shapely.LineString(edge) for edge in edges if np.isfinite(edge).all()])
-    around = shapely.difference(shapely.buffer(shapely.union_all(shapes), SHOULDER), shapely.buffer(walls, 0.05, cap_style="flat"))
-    paths = shapely.union_all([shapely.LineString(line) for line in lines if np.isfinite(line).all()])
-    parts = [part for part in shapely.get_parts(around) if part.geom_type == "Polygon" and part.intersection(paths).length > 1.0]
+    walls = shapely.STRtree([shapely.LineString(edge[i : i + 9]) for edge in edges if np.isfinite(edge).all() for i in range(0, len(edge) - 1, 8)])
+    ribbons = []
+    for key, line in lines.items():
+        if np.isfinite(line).all():
+            pose = polyline_with_heading(line)
+            normal = np.column_stack([-np.sin(pose[:, 2]), np.cos(pose[:, 2])])
+            left, right = (_reach(line, side * normal, width + SHOULDER, walls) for side, width in zip((1.0, -1.0), widths[key], strict=True))
+            ribbons.append(_ribbon(line, left, right))
     outlines = [np.asarray(f["outline"]) - origin for f in features.values() if f["type"] == "DRIVEWAY"]
     ways = [shapely.make_valid(shapely.Polygon(ring)) for ring in outlines if len(ring) > 2 and np.isfinite(ring).all()]
-    area = shapely.union_all([*parts, *ways])
     rings: list[Array] = []
-    for part in shapely.get_parts(area):
+    for part in shapely.get_parts(shapely.union_all([*ribbons, *ways])):
         if part.geom_type == "Polygon":
             holes = [ring for ring in part.interiors if shapely.Polygon(ring).area > MIN_HOLE]
             rings += [shapely.get_coordinates(ring) for ring in (part.exterior, *holes)]
     return rings
+
+
+def _reach(line: Array, normal: Array, far: Array, walls: shapely.STRtree) -> Array:
+    """Metres (N,) from points (N, 2) along unit vectors (N, 2) to the first wall, `far` (N,) at most and half a narrow lane at least."""
+    rays = shapely.linestrings(np.stack([line, line + far[:, None] * normal], axis=1))
+    hit, wall = walls.query(rays, predicate="intersects")
+    gap = shapely.distance(shapely.points(line[hit]), shapely.intersection(rays[hit], walls.geometries[wall]))
+    reach = far.copy()
+    np.minimum.at(reach, hit, gap)
+    return np.maximum(reach, HALF_WIDTH[0])
 
 
 def read_lights(states: Sequence[tuple[int, int, int]], steps: int, known: Collection[str]) -> tuple[Lights | None, int]:

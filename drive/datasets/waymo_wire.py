@@ -133,7 +133,7 @@ class Message:
 
     def _of(self, number: int, *kinds: int) -> Ints:
         rows = self.rows[self.rows[:, 0] == number]
-        if len(rows) and not np.isin(rows[:, 1], kinds).all():
+        if not set(rows[:, 1].tolist()) <= set(kinds):
             raise DataError(f"{self.where}: field {number} at byte {int(rows[0, 2])} of the record is of wire type {int(rows[0, 1])}, not {kinds[0]}")
         return rows
 
