@@ -5,7 +5,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from waymo_files import HEADING, PRESENT, SIZE, SPEED, STEPS, at, damaged, example, example_features, masked, points, put, road, scenario, track, write
+from waymo_files import (
+    HEADING,
+    PRESENT,
+    SIZE,
+    SPEED,
+    STEPS,
+    at,
+    damaged,
+    example,
+    example_features,
+    masked,
+    pack,
+    points,
+    put,
+    road,
+    scenario,
+    track,
+    write,
+)
 
 from drive.benchmarks.pdms import evaluate_pdms
 from drive.core.errors import DataError
@@ -217,9 +235,6 @@ def test_kinds_of_files(tmp_path, root):
 def test_submissions_and_tables_are_counted(tmp_path):
     values = np.zeros(80, np.float32)
     scene = [(1, [*[(field, values) for field in (2, 3, 4, 5)], (6, 70 + k)]) for k in range(2)]
-    write(tmp_path / "x", [])
-    from waymo_files import pack
-
     (tmp_path / "s.binproto").write_bytes(pack([(1, [(1, "scene-a"), (2, scene), (2, scene)]), (4, "method")]))
     assert inspect(tmp_path / "s.binproto").counts == {"scenarios": 1, "first scenario": "scene-a", "rollouts": 2, "objects": 2, "simulated trajectories": 4, "steps": "80"}
     (tmp_path / "s.binproto").write_bytes(b"")

@@ -8,6 +8,7 @@ import struct
 from io import BytesIO
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 START, HEADING, SPEED, STEPS, PRESENT = np.array([-7785.25, 6683.5]), 0.5, 10.0, 91, 10
@@ -32,14 +33,14 @@ def pack(message: list) -> bytes:
     out = []
     for number, value in message:
         if isinstance(value, np.ndarray):
-            value = b"".join(map(varint, value.tolist())) if value.dtype.kind == "i" else value.tobytes()
+            value = b"".join(varint(int(v)) for v in value) if value.dtype.kind == "i" else value.tobytes()
         elif isinstance(value, list):
             value = pack(value)
         elif isinstance(value, str):
             value = value.encode()
         if isinstance(value, bytes):
             out += [varint(number << 3 | 2), varint(len(value)), value]
-        elif isinstance(value, np.float32):
+        elif type(value) is np.float32:
             out += [varint(number << 3 | 5), struct.pack("<f", value)]
         elif isinstance(value, float):
             out += [varint(number << 3 | 1), struct.pack("<d", value)]
@@ -84,11 +85,11 @@ def damaged(path, at, flip=1):
     path.write_bytes(content)
 
 
-def at(along, left=0.0):
+def at(along: ArrayLike, left: ArrayLike = 0.0) -> np.ndarray:
     """World (..., 2) of points `along` and `left` of the road."""
-    along, left = np.broadcast_arrays(np.asarray(along, float), np.asarray(left, float))
+    x, y = np.broadcast_arrays(np.asarray(along, float), np.asarray(left, float))
     c, s = np.cos(HEADING), np.sin(HEADING)
-    return START + np.stack([c * along - s * left, s * along + c * left], axis=-1)
+    return START + np.stack([c * x - s * y, s * x + c * y], axis=-1)
 
 
 def put(message, number, value):

@@ -36,7 +36,7 @@ def _tables() -> NDArray[np.uint32]:
         table = np.where(table & 1, (table >> 1) ^ np.uint32(POLYNOMIAL), table >> 1).astype(np.uint32)
     rows = [table]
     for _ in range(7):
-        rows.append(table[rows[-1] & 0xFF] ^ (rows[-1] >> 8))
+        rows.append((table[rows[-1] & 0xFF] ^ (rows[-1] >> 8)).astype(np.uint32))
     return np.stack(rows)
 
 

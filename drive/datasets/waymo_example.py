@@ -20,7 +20,7 @@ from drive.datasets import waymo_map
 from drive.datasets.logs import Log
 from drive.datasets.motion import DT
 from drive.datasets.waymo_map import LANES, LINES, Features
-from drive.datasets.waymo_motion import agent_tracks, check_clock, ego_track
+from drive.datasets.waymo_motion import agent_tracks, check_clock, ego_track, own_size
 from drive.datasets.waymo_wire import Message
 
 Array = NDArray[np.float64]
@@ -164,7 +164,7 @@ def example_log(message: Message, path: Path, split: str) -> Log:
         files=(path,),
         dt=DT,
         ego=ego,
-        ego_size=tuple(float(v) for v in np.median(size[sdc], axis=0)),
+        ego_size=own_size(size[sdc]),
         agents=agents,
         origin=origin,
         make_map=partial(waymo_map.build, name, features, origin, {str(lane) for _, lane, _ in seen}) if has_lanes else None,

@@ -85,7 +85,7 @@ def _lane(lane: Message) -> dict[str, Any]:
                 out.append(str(neighbor.integer(1)))
         return out
 
-    def borders(number: int) -> Array:
+    def borders(number: int) -> NDArray[np.int64]:
         return np.nan_to_num(lane.table(number, (1, 2, 3))).astype(np.int64)  # first and last point, id of a line or an edge
 
     return {
@@ -193,7 +193,7 @@ def _drivable(lines: Mapping[str, Array], widths: Mapping[str, tuple[Array, Arra
 
 def _reach(line: Array, normal: Array, far: Array, walls: shapely.STRtree) -> Array:
     """Metres (N,) from points (N, 2) along unit vectors (N, 2) to the first wall, `far` (N,) at most and half a narrow lane at least."""
-    rays = shapely.linestrings(np.stack([line, line + far[:, None] * normal], axis=1))
+    rays = np.asarray(shapely.linestrings(np.stack([line, line + far[:, None] * normal], axis=1)))
     hit, wall = walls.query(rays, predicate="intersects")
     gap = shapely.distance(shapely.points(line[hit]), shapely.intersection(rays[hit], walls.geometries[wall]))
     reach = far.copy()

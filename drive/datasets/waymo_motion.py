@@ -94,9 +94,15 @@ def agent_tracks(ids: Sequence[str], types: Sequence[int], poses: Array, size: A
     if not len(keep):
         return Tracks.empty(valid.shape[1]), lost
     sizes = np.stack([np.median(size[k][valid[row]], axis=0) for row, k in enumerate(keep)])
-    kinds = np.array([TYPES.get(int(types[k]), AgentType.GENERIC_OBJECT) for k in keep], np.int64)
-    tracks = Tracks(tuple(ids[k] for k in keep), kinds, sizes, poses, central_velocity(poses[..., :2], valid), valid)
+    kinds = np.array([TYPES.get(int(types[k]), AgentType.GENERIC_OBJECT) for k in keep.tolist()], np.int64)
+    tracks = Tracks(tuple(str(ids[int(k)]) for k in keep), kinds, sizes, poses, central_velocity(poses[..., :2], valid), valid)
     return tracks, lost
+
+
+def own_size(boxes: Array) -> tuple[float, float, float]:
+    """The median length, width and height of (S, 3)."""
+    length, width, height = np.median(boxes, axis=0).tolist()
+    return length, width, height
 
 
 def ego_track(where: str, centre: Array, valid: NDArray[np.bool_]) -> tuple[EgoTrack, Array]:
@@ -167,7 +173,7 @@ def scenario_log(message: Message, path: Path, split: str) -> Log:
         files=(path,),
         dt=DT,
         ego=ego,
-        ego_size=tuple(float(v) for v in np.median(table[sdc, :, 3:6], axis=0)),
+        ego_size=own_size(table[sdc, :, 3:6]),
         agents=agents,
         origin=origin,
         make_map=partial(waymo_map.build, name, features, origin, ruled) if waymo_map.lane_ids(features) else None,

@@ -115,6 +115,9 @@ class Message:
 
     def __init__(self, data: NDArray[np.uint8], where: str, start: int = 0, stop: int = -1) -> None:
         """`where` names file and record in errors; `start`, `stop` are bytes of `data`, -1 its end."""
+        if data.flags.writeable:  # one kind of array, or every kernel is compiled twice
+            data = data.view()
+            data.setflags(write=False)
         self.data, self.where = data, where
         self.start, self.stop = start, len(data) if stop < 0 else stop
 
