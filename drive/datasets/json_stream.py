@@ -12,6 +12,7 @@ from drive.core.errors import DataError
 BLOCK = 1 << 20  # characters read at a time
 MAX_RECORD = 1 << 24  # characters of one record
 SPACE = " \t\n\r"
+ENDS = frozenset(SPACE + ",]")  # what may follow a record
 
 
 def json_records(path: Path) -> Iterator[Any]:
@@ -19,10 +20,10 @@ def json_records(path: Path) -> Iterator[Any]:
     decoder = json.JSONDecoder()
     try:
         with path.open(encoding="utf-8") as file:
-            text = file.read(BLOCK).lstrip(SPACE)
-            if not text.startswith("["):
+            text, at = _filled(file, "", 0)
+            if text[at : at + 1] != "[":
                 raise DataError(f"{path} holds no list of records: fetch it again")
-            at, first = 1, True
+            at, first = at + 1, True
             while True:
                 text, at = _filled(file, text, at)
                 if text[at : at + 1] == "]":
@@ -34,7 +35,8 @@ def json_records(path: Path) -> Iterator[Any]:
                 record, text, at = _next(path, decoder, file, text, at)
                 yield record
                 first = False
-            if (text[at + 1 :] + file.read(BLOCK)).strip(SPACE):
+            text, at = _filled(file, text, at + 1)
+            if at < len(text):
                 raise DataError(f"{path} cannot be read as JSON (there is more after its list): fetch it again")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error}): fetch it again") from error
@@ -57,11 +59,11 @@ def _next(path: Path, decoder: json.JSONDecoder, file: Any, text: str, at: int) 
     while True:
         try:
             record, end = decoder.raw_decode(text, at)
-            if end < len(text):  # else a number may go on
+            if text[end : end + 1] in ENDS:  # else a number goes on, or may
                 return record, text, end
-            problem: Exception | str = "it ends early"
+            problem = "it ends early"
         except (json.JSONDecodeError, RecursionError) as error:
-            problem = error
+            problem = str(error)  # the error itself would hold on to the text
         more = file.read(BLOCK) if len(text) - at < MAX_RECORD else ""
         if not more:
             raise DataError(f"{path} cannot be read as JSON ({problem}): fetch it again")

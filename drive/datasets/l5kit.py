@@ -11,7 +11,6 @@ The split is that of the file's name (train*.zarr, valid*.zarr, test*.zarr), els
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +46,8 @@ KINDS = {
 }
 
 
-@lru_cache(maxsize=2)
-def _open(path: Path) -> dict[str, Records]:
+def open_arrays(path: Path) -> dict[str, Records]:
+    """The four arrays of a zarr folder. Raises DataError, naming the file, where one is missing or not as L5Kit writes it."""
     return {name: Records(path / name, fields) for name, fields in FIELDS.items()}
 
 
@@ -57,9 +56,8 @@ def _split(path: Path) -> str:
     return next(named, split_of_path(path, "test"))
 
 
-def read_log(path: Path, scene: int, split: str) -> Log:
-    """Scene number `scene` of a zarr folder. Raises DataError, naming array and record, where it cannot be read."""
-    arrays = _open(path)
+def read_log(path: Path, arrays: dict[str, Records], scene: int, split: str) -> Log:
+    """Scene number `scene` of the arrays of a zarr folder. Raises DataError, naming array and record, where it cannot be read."""
     record = arrays["scenes"].rows(scene, scene + 1)[0]
     first, last = (int(k) for k in record["frame_index_interval"])
     frames = _rows(arrays["frames"], first, last, f"scene {scene}")
@@ -157,27 +155,28 @@ def _faces(records: Records, frames: NDArray) -> tuple[tuple[str, ...], ...]:
 
 
 class L5KitReader:
-    """Scenes of the zarr folders below a folder. A `Reader`."""
+    """Scenes of the zarr folders below a folder. A `Reader`; `find` opens the arrays."""
 
     name = "l5kit"
 
     def find(self, root: Path) -> list[Entry]:
-        """One log a scene, in order of file and scene. Raises DataError where a file's list of scenes cannot be read."""
+        """One log a scene, in order of file and scene. Raises DataError where an array cannot be opened."""
         found = sorted({path.parent for path in walk(root, lambda name: name == ".zgroup") if path.parent.suffix == ".zarr"})
-        return [Entry(f"{path.stem}-{k:05d}", path, _split(path), str(k)) for path in found for k in range(len(_open(path)["scenes"]))]
+        self._arrays = {path: open_arrays(path) for path in found}
+        return [Entry(f"{path.stem}-{k:05d}", path, _split(path), str(k)) for path in found for k in range(len(self._arrays[path]["scenes"]))]
 
     def read(self, entry: Entry) -> Log:
         """One scene. Raises DataError, naming array and record."""
-        return read_log(entry.path, int(entry.key), entry.split)
+        return read_log(entry.path, self._arrays[entry.path], int(entry.key), entry.split)
 
 
 def inspect(path: Path) -> Inspection:
     """Counts of one zarr folder; scenes that cannot be read are faults. Raises DataError where an array is missing."""
-    arrays = _open(path)
+    arrays = open_arrays(path)
     metres, tracks, faults = 0.0, 0, []
     for scene in range(len(arrays["scenes"])):
         try:
-            log = read_log(path, scene, "test")
+            log = read_log(path, arrays, scene, "test")
         except DataError as error:
             faults.append(str(error))
             continue

@@ -252,7 +252,7 @@ def inspect(path: Path) -> Inspection:
     faults = []
     there = [name for name in TABLES if (path / f"{name}.json").is_file()]
     if not there:
-        raise DataError(f"{path} holds none of the {len(TABLES)} tables of nuScenes")
+        raise DataError(f"{path} holds no table of nuScenes")
     missing = [f"{name}.json" for name in TABLES if name not in there]
     if missing:
         faults.append(f"{path} lacks {', '.join(missing)}: {len(missing)} of the {len(TABLES)} tables; fetch the whole metadata archive of {path.name}")

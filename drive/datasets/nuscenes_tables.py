@@ -7,6 +7,7 @@ gigabytes in v1.0-trainval) are read record by record, and what the wanted scene
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -129,16 +130,20 @@ class NuScenesTables:
 
     def _box(self, record: Mapping[str, Any]) -> Array | str:
         try:
-            place = self.flat_pose("sample_annotation", record)
-        except DataError as error:
-            return str(error)
+            (x, y, z), (w, i, j, k) = map(float, record["translation"]), map(float, record["rotation"])
+            # the way that x points, as `heading` has it, of a quaternion of any length
+            pose = (x, y, math.atan2(2.0 * (i * j + w * k), w * w + i * i - j * j - k * k))
+            if not math.isfinite(x + y + z + w + i + j + k) or not (w or i or j or k):
+                raise ValueError("NaN, infinity or no direction")
+        except (TypeError, ValueError) as error:
+            return f"{self.folder}/sample_annotation.json: record {record['token']} holds no pose ({error})"
         try:
-            size = np.array(record["size"], np.float64).reshape(3)[[1, 0, 2]]  # nuScenes writes the width first
+            width, length, height = map(float, record["size"])
         except (TypeError, ValueError):
-            size = np.zeros(3)
-        if not (np.isfinite(size) & (size > 0.0)).all():
+            width = length = height = 0.0
+        if not all(0.0 < side < math.inf for side in (width, length, height)):
             return f"{self.folder}/sample_annotation.json: instance {record['instance_token']} has a box without a size"
-        return np.concatenate([place, size])
+        return np.array([*pose, length, width, height])
 
     def get(self, table: str, token: str) -> dict[str, Any]:
         """A record. Raises DataError, naming table and token, where it is absent."""

@@ -63,7 +63,7 @@ class Records:
         if version != 2 or order != "C" or filters or self.count < 0 or self.chunk < 1 or self.chunk * self.dtype.itemsize > CHUNK_BYTES:
             raise DataError(f"{path}: zarr v2 in C order without filters is read, in chunks of at most {CHUNK_BYTES >> 20} MiB")
         if codec is not None and (not isinstance(codec, dict) or codec.get("id") != "blosc"):
-            raise DataError(f"{path}: chunks are compressed by {codec.get('id') if isinstance(codec, dict) else codec!r}; Blosc and none are read")
+            raise DataError(f"{path}: chunks are compressed by {codec.get('id') if isinstance(codec, dict) else codec!r}, only Blosc and none are read")
         missing = [name for name in wanted if name not in (self.dtype.names or ())]
         if missing:
             raise DataError(f"{path} lacks the fields {', '.join(missing)}")
