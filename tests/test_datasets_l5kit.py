@@ -127,10 +127,12 @@ META = {
 @pytest.mark.parametrize("case", META.values(), ids=META)
 def test_arrays_that_are_not_read_are_told_by_file(tmp_path, case):
     change, words = case
-    _edit(write(tmp_path / "x.zarr"), "frames", change)
-    with pytest.raises(DataError) as error:
-        L5KitReader().find(tmp_path)
-    assert ".zarray" in str(error.value) and all(word in str(error.value) for word in words), error.value
+    write(tmp_path / "valid.zarr")
+    _edit(write(tmp_path / "valid_2.zarr"), "frames", change)
+    data = LogDataset(L5KitReader(), tmp_path, "val")  # the other file is still read
+    assert len(data) == 2 * EACH and data.expected == 3 * EACH
+    (fault,) = data.faults
+    assert "valid_2.zarr/frames/.zarray" in fault and all(word in fault for word in words), fault
 
 
 def test_a_missing_array_is_told(tmp_path):

@@ -11,6 +11,7 @@ The split is that of the file's name (train*.zarr, valid*.zarr, test*.zarr), els
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -160,14 +161,19 @@ class L5KitReader:
     name = "l5kit"
 
     def find(self, root: Path) -> list[Entry]:
-        """One log a scene, in order of file and scene. Raises DataError where an array cannot be opened."""
+        """One log a scene, in order of file and scene; one for a file that cannot be opened, which `read` then tells."""
         found = sorted({path.parent for path in walk(root, lambda name: name == ".zgroup") if path.parent.suffix == ".zarr"})
-        self._arrays = {path: open_arrays(path) for path in found}
-        return [Entry(f"{path.stem}-{k:05d}", path, _split(path), str(k)) for path in found for k in range(len(self._arrays[path]["scenes"]))]
+        self._arrays, entries = {}, []
+        for path in found:
+            with suppress(DataError):
+                self._arrays[path] = open_arrays(path)
+            count = len(self._arrays[path]["scenes"]) if path in self._arrays else 1
+            entries += [Entry(f"{path.stem}-{k:05d}", path, _split(path), str(k)) for k in range(count)]
+        return entries
 
     def read(self, entry: Entry) -> Log:
         """One scene. Raises DataError, naming array and record."""
-        return read_log(entry.path, self._arrays[entry.path], int(entry.key), entry.split)
+        return read_log(entry.path, self._arrays.get(entry.path) or open_arrays(entry.path), int(entry.key), entry.split)
 
 
 def inspect(path: Path) -> Inspection:
