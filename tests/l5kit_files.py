@@ -50,7 +50,7 @@ def write(folder, content=None, chunk=64, compressor=None):
     (folder / ".zgroup").write_text('{"zarr_format": 2}')
     for name, records in (arrays() if content is None else content).items():
         (folder / name).mkdir(exist_ok=True)
-        fields = [[n, records.dtype[n].base.str, *([list(records.dtype[n].shape)] if records.dtype[n].shape else [])] for n in records.dtype.names]
+        fields = [[n, records.dtype[n].base.str, *([list(records.dtype[n].shape)] if records.dtype[n].shape else [])] for n in records.dtype.names or ()]
         meta = {
             "zarr_format": 2, "shape": [len(records)], "chunks": [chunk], "order": "C", "filters": None, "fill_value": None, "dtype": fields,
             "compressor": None if compressor is None else compressor.get_config(),

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false
 """Argoverse 2 forecasting scenarios: a hand-made one, damaged ones, and the real one where it is at hand."""
 
 import json

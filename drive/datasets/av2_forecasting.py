@@ -8,7 +8,6 @@ Boxes have no size here: SIZES stand in, and `notes` say so. The split (train, v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -127,7 +126,7 @@ def _map(name: str, archive: Path, origin: Array) -> RoadMap:
     return build_road_map(name, read_map(archive), origin, archive)
 
 
-def _agents(tokens: Sequence[Any], kinds: Sequence[Any], poses: Array, valid: NDArray[np.bool_]) -> Tracks:
+def _agents(tokens: NDArray[Any], kinds: NDArray[Any], poses: Array, valid: NDArray[np.bool_]) -> Tracks:
     types = np.array([KINDS.get(str(kind), AgentType.GENERIC_OBJECT) for kind in kinds], np.int64)
     size = np.array([SIZES.get(str(kind), OTHER_SIZE) for kind in kinds], np.float64).reshape(-1, 3)
     return Tracks(tuple(str(t) for t in tokens), types, size, poses, central_velocity(poses[..., :2], valid), valid)
