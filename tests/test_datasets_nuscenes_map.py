@@ -82,6 +82,20 @@ def test_the_cut_depends_on_where_a_drive_starts_alone(data):
         map_around("far", path, start + [3 * REACH, 0.0], origin)
 
 
+def test_the_future_changes_no_byte_of_the_observation_on_a_map(tmp_path, data):
+    changed = tables(ONE)
+    for record in changed["ego_pose"] + changed["sample_annotation"]:
+        if int(record["token"].rsplit("-", 1)[1]) > 5:
+            record["translation"] = [record["translation"][0] + 0.5, record["translation"][1] - 0.4, 0.0]
+            if "size" in record:
+                record["size"] = [3.0, 9.0, 3.0]
+    write_map(write(tmp_path, changed, steady=True))
+    plain, other = data[5].observation(), NuScenesDataset(tmp_path, "test", VERSION)[5].observation()
+    np.testing.assert_array_equal(plain.images, other.images)
+    np.testing.assert_array_equal(plain.ego_history, other.ego_history)
+    assert (plain.speed, plain.acceleration, plain.yaw_rate, plain.command) == (other.speed, other.acceleration, other.yaw_rate, other.command)
+
+
 def test_the_maps_are_part_of_the_fingerprint(tmp_path):
     write(tmp_path, tables(ONE))
     before = NuScenesDataset(tmp_path, "test", VERSION).fingerprint

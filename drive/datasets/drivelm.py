@@ -1,7 +1,8 @@
 """DriveLM's questions and answers about nuScenes key frames (Sima et al. 2023), by scene and sample token.
 
-A file maps scene tokens to `key_frames`, these sample tokens to `QA`: lists of {"Q", "A"} by topic (perception, prediction, planning,
-behavior). The challenge's answer files are lists of {"id", "question", "gt_answer", "answer"}. Format: DriveLM 1de72a7, challenge/.
+A file maps scene tokens to `key_frames`, these sample tokens to `QA`: lists of {"Q", "A"} by topic (perception, prediction,
+planning, behavior). The challenge's answer files are lists of {"id", "question", "gt_answer", "answer"}. Format: DriveLM 1de72a7,
+challenge/.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Scenarios from nuScenes' own tables: one for every key frame, at 2 Hz, with whatever future the log still has.
 
-Frame: shifted by the ego's first position, rounded down to whole metres. The ego pose is nuScenes': the rear axle, that of the lidar's
-key frame. Motion at a key frame comes from the CAN bus where its files are there (the last message before it), else from the steps before
-it (the first of a scene then has none: 0); never from later ones. The map is that of the map expansion (`maps/expansion/<location>.json`) where it
-is there; without it the centreline is the driven path, the command is always LANEFOLLOW (what a route would say cannot be had without
-reading the future), and privileged planners get a corridor around the driven path for a road. Cameras are rendered unless `camera` names
-some of nuScenes', whose image files are then read. Language is DriveLM's, where its file is given.
+Frame: shifted by the ego's first position, rounded down to whole metres. The ego pose is nuScenes': the rear axle, that of the
+lidar's key frame. Motion at a key frame comes from the CAN bus where its files are there (the last message before it), else from
+the steps before it (the first of a scene then has none: 0); never from later ones. The map is that of the map expansion
+(`maps/expansion/<location>.json`) where it is there; without it the centreline is the driven path, the command is always
+LANEFOLLOW (what a route would say cannot be had without reading the future), and privileged planners get a corridor around the
+driven path for a road. Cameras are rendered unless `camera` names some of nuScenes', whose image files are then read. Language is
+DriveLM's, where its file is given.
 """
 
 from __future__ import annotations

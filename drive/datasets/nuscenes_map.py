@@ -1,9 +1,10 @@
 """RoadMap from nuScenes' map expansion v1.3 (`maps/expansion/<location>.json`).
 
-Layers and fields: nuscenes-devkit, map_expansion/map_api. Lanes and lane connectors get the centreline of their arcline path, three arcs or straights from a start pose;
-those without one are left out, as the devkit's own centrelines leave them. Lanes link as `connectivity` says. Road dividers and the solid parts of lane
-dividers keep lanes from being neighbours. The drivable area is the union of the map's own areas. A city is cut to what comes within
-REACH of one place, the start of a drive: the shape of the cut must tell nothing of where the drive goes.
+Layers and fields: nuscenes-devkit, map_expansion/map_api. Lanes and lane connectors get the centreline of their arcline path,
+three arcs or straights from a start pose; those without one are left out, as the devkit's own centrelines leave them. Lanes link
+as `connectivity` says. Road dividers and the solid parts of lane dividers keep lanes from being neighbours. The drivable area is
+the union of the map's own areas. A city is cut to what comes within REACH of one place, the start of a drive: the shape of the
+cut must tell nothing of where the drive goes.
 """
 
 from __future__ import annotations
@@ -159,7 +160,10 @@ def _areas(path: Path, records: Sequence[Any], nodes: Mapping[str, tuple[float, 
 
 
 def map_around(name: str, path: Path, place: Array, origin: Array) -> RoadMap:
-    """The RoadMap within REACH m of `place` (2,) of the city's frame, shifted by -`origin` (2,) m. Raises DataError where the file is faulty or no lane is near."""
+    """The RoadMap within REACH m of `place` (2,) of the city's frame, shifted by -`origin` (2,) m.
+
+    Raises DataError where the file is faulty or no lane is near.
+    """
     city = read_expansion(path)
     x, y = place
     window = shapely.box(x - REACH, y - REACH, x + REACH, y + REACH)

@@ -1,8 +1,8 @@
 """nuScenes' relational tables: the JSON files of one version folder, checked while they are read.
 
-Schema: nuScenes v1.0 (Caesar et al. 2020), https://www.nuscenes.org/nuscenes#data-format. Key frames alone are kept: 2 Hz, annotated.
-Poses are flat here: yaw of the quaternion, x and y of the translation. The three long tables (sample_data, ego_pose, sample_annotation:
-gigabytes in v1.0-trainval) are read record by record, and what the wanted scenes need is kept of them.
+Schema: nuScenes v1.0 (Caesar et al. 2020), https://www.nuscenes.org/nuscenes#data-format. Key frames alone are kept: 2 Hz,
+annotated. Poses are flat here: yaw of the quaternion, x and y of the translation. The three long tables (sample_data, ego_pose,
+sample_annotation: gigabytes in v1.0-trainval) are read record by record, and what the wanted scenes need is kept of them.
 """
 
 from __future__ import annotations

@@ -82,9 +82,8 @@ class Records:
         """Records start..stop-1; only their chunks are read. Raises DataError, naming the chunk's file, where one is missing or torn."""
         if not 0 <= start <= stop <= self.count:
             raise DataError(f"{self.folder} has the records 0 to {self.count - 1}, not {start} to {stop - 1}")
-        parts = [
-            self._chunk(k)[max(start - k * self.chunk, 0) : stop - k * self.chunk] for k in range(start // self.chunk, math.ceil(stop / self.chunk))
-        ]
+        touched = range(start // self.chunk, math.ceil(stop / self.chunk))
+        parts = [self._chunk(k)[max(start - k * self.chunk, 0) : stop - k * self.chunk] for k in touched]
         return np.concatenate(parts) if parts else np.zeros(0, self.dtype)
 
     def _read(self, index: int) -> NDArray[Any]:
