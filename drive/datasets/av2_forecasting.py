@@ -3,9 +3,9 @@
 110 steps at 10 Hz, of which the first 50 are observed: the one present is step 49. Schema: av2-api,
 motion_forecasting/data_schema. The track `AV` is the ego. Which point of the car it follows is not published; in the scenario
 that av2-api ships it moves sideways by -0.33 +- 0.03 m for every radian of turn, close to Argoverse's vehicle frame (-0.06 to
--0.11 m in its sensor logs), whose origin is the rear axle, and far from the middle of the car, 1.4 m: it is taken for the rear
-axle as it is. Boxes have no size here: SIZES stand in, and `notes` say so. The split (train, val, test) is that of a folder
-above, test where none is named so.
+-0.11 m in two sensor logs that turn), whose origin is the rear axle, and far from the middle of the car, 1.4 m: it is taken for
+the rear axle as it is. Boxes have no size here: SIZES stand in, and `notes` say so. The split (train, val, test) is that of a
+folder above, test where none is named so.
 """
 
 from __future__ import annotations

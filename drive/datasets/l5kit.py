@@ -1,12 +1,12 @@
 """Scenarios from Lyft Level 5 / Woven Planet prediction data as L5Kit stores it (Houston et al. 2020): zarr folders of scenes at 10 Hz.
 
-Fields and units: L5Kit's data format (docs/data_format.rst). A scene is a log; its map is a separate protobuf that is not read,
-so privileged planners get a corridor around the driven path, `lights` is None, and the faces of traffic lights that are lit stand
-in the notes by their id. Boxes of one `track_id` are one agent, whose size and class (the most probable label) are those of its
-first box: later ones would carry the future into rendered images. L5Kit draws the ego's box around `ego_translation`, but the
-recorded point does not move like the centre of a car: in the 248 frames of L5Kit's sample it moves sideways by -0.6 +- 0.8 m for
-every radian of turn (steps of 0.1 s; -1.4 +- 0.8 m over 0.5 s), where the rear axle has 0 and the middle of a Ford Fusion, 1.4 m
-ahead of it, 1.4 m. It is therefore taken for the rear axle as it is.
+Fields and units: L5Kit's data format (docs, data_format; labels ACTIVE, INACTIVE, UNKNOWN of a face). A scene is a log; its map
+is a separate protobuf that is not read, so privileged planners get a corridor around the driven path, `lights` is None, and the
+faces of traffic lights that are lit stand in the notes by their id. Boxes of one `track_id` are one agent, whose size and class
+(the most probable label) are those of its first box: later ones would carry the future into rendered images. L5Kit draws the
+ego's box around `ego_translation`, but the recorded point does not move like the centre of a car: in the 248 frames of L5Kit's
+sample it moves sideways by -0.6 +- 0.8 m for every radian of turn (steps of 0.1 s; -1.4 +- 0.8 m over 0.5 s), where the rear axle
+has 0 and the middle of a Ford Fusion, 1.4 m ahead of it, 1.4 m. It is therefore taken for the rear axle as it is.
 
 The split is that of the file's name (train*.zarr, valid*.zarr, test*.zarr), else that of a folder above, else test.
 """
