@@ -12,7 +12,7 @@ from PIL import Image
 from drive.core.errors import DataError
 from drive.core.quaternion import heading, rotation_matrix, transform
 from drive.core.types import AgentType, Command
-from drive.datasets.nuscenes import DT, HISTORY, NuScenesDataset
+from drive.datasets.nuscenes import DT, HISTORY, NuScenesDataset, NuScenesReader, inspect, inspect_can_bus
 from drive.datasets.nuscenes_tables import NuScenesTables, agent_type
 from drive.metrics.nuscenes_l2 import lidar_positions
 
@@ -52,7 +52,7 @@ def test_categories(category, kind):
 def test_a_scenario_for_every_key_frame(data):
     assert len(data) == data.expected == 2 * SAMPLES and data.faults == []
     scene = data[5]
-    assert (scene.id, scene.log_id, scene.split, scene.dt, scene.present) == ("scene-0103-005", "scene-0103", "test", DT, HISTORY)
+    assert (scene.id, scene.log_id, scene.split, scene.dt, scene.present) == ("scene-0103-0005", "scene-0103", "test", DT, HISTORY)
     assert scene.time_s == pytest.approx(2.5) and scene.command is Command.LANEFOLLOW
     future = scene.logged_future(8).poses
     np.testing.assert_allclose(future, np.column_stack([SPEED * DT * np.arange(1, 9), np.zeros(8), np.zeros(8)]), atol=1e-9)
@@ -257,21 +257,21 @@ def real_data():
 @real
 def test_the_real_tables_hold_what_is_known_of_them(real_data):
     found = real_data.tables
-    counts = {name: len(found.table(name)) for name in ("scene", "sample", "sample_data", "ego_pose", "sample_annotation", "instance")}
+    counts = {name: sum(1 for _ in found.records(name)) for name in ("scene", "sample", "sample_data", "ego_pose", "sample_annotation", "instance")}
     assert (counts["scene"], counts["sample"], counts["sample_data"], counts["ego_pose"], counts["sample_annotation"]) == (2, 81, 567, 567, 4433)
     assert len(real_data) == 81 and real_data.faults == []
     annotated = {}
-    for record in found.table("sample_annotation").values():
+    for record in found.records("sample_annotation"):
         annotated[record["instance_token"]] = annotated.get(record["instance_token"], 0) + 1
     assert len(annotated) == 207
     assert all(found.get("instance", token)["nbr_annotations"] == count for token, count in annotated.items())
-    kept = sum(int(log.agents.valid.sum()) for log in real_data.logs)
+    kept = sum(int(scenes.log.agents.valid.sum()) for scenes in real_data.logs)
     assert kept == 4433
 
 
 @real
 def test_the_real_motion_agrees_with_the_driven_path(real_data):
-    for log in real_data.logs:
+    for log in (scenes.log for scenes in real_data.logs):
         step = np.hypot(*np.diff(log.ego.poses_world[:, :2], axis=0).T) / np.diff(log.times)
         middle = (log.ego.velocity_ego[1:, 0] + log.ego.velocity_ego[:-1, 0]) / 2
         assert np.abs(step / middle - 1.0).mean() < 0.04  # the wheels read 2 % slow
@@ -286,21 +286,113 @@ def test_the_real_tables_equal_the_devkits(tmp_path):
         Image.new("L", (4, 4)).save(tmp_path / record["filename"])
     theirs = devkit.NuScenes(version=REAL_VERSION, dataroot=str(tmp_path), verbose=False)
     ours = NuScenesTables(ROOT, REAL_VERSION)
+    ours.load(scene["token"] for scene in theirs.scene)
     for scene in theirs.scene:
         records = ours.scene(scene["token"])
         at = scene["first_sample_token"]
         for k, sample in enumerate(records.samples):
             official = theirs.get("sample", at)
             assert sample["token"] == official["token"]
-            assert {r["token"] for r in records.annotations[k]} == set(official["anns"])
+            boxes = {box.token: box.values for box in records.annotations[k]}
+            assert set(boxes) == set(official["anns"])
             data = theirs.get("sample_data", official["data"]["LIDAR_TOP"])
             pose = theirs.get("ego_pose", data["ego_pose_token"])
             got = ours.flat_pose("ego_pose", ours.get("ego_pose", records.data[k]["LIDAR_TOP"]["ego_pose_token"]))
             np.testing.assert_allclose(got[:2], pose["translation"][:2])
             for token in official["anns"]:
                 box = theirs.get_box(token)
-                mine = ours.flat_pose("sample_annotation", ours.get("sample_annotation", token))
+                mine = boxes[token]
+                assert not isinstance(mine, str)
                 np.testing.assert_allclose(mine[:2], box.center[:2])
                 assert math.cos(mine[2] - box.orientation.yaw_pitch_roll[0]) == pytest.approx(1.0)
             at = official["next"]
         assert at == ""
+
+
+def _with_cameras(content, size=(36, 64)):
+    """The tables with a second camera, to the left."""
+    content["sensor"].append({"token": "s-left", "channel": "CAM_FRONT_LEFT"})
+    content["calibrated_sensor"].append({**content["calibrated_sensor"][1], "token": "c-left", "sensor_token": "s-left"})
+    for record in [r for r in content["sample_data"] if r["calibrated_sensor_token"] == "c-cam"]:
+        left = {"calibrated_sensor_token": "c-left", "filename": record["filename"].replace("cam-", "left-"), "token": f"left-{record['token']}"}
+        content["sample_data"].append({**record, **left, "height": size[0], "width": size[1]})
+    return content
+
+
+def test_several_cameras_in_the_order_asked_for(tmp_path):
+    write(tmp_path, _with_cameras(tables(("scene-0103",))), images=True)
+    for k in range(SAMPLES):
+        Image.fromarray(np.full((36, 64, 3), 200 + k, np.uint8)).save(tmp_path / "samples" / f"left-scene-0103-{k}.jpg")
+    data = NuScenesDataset(tmp_path, "test", VERSION, camera="CAM_FRONT_LEFT, CAM_FRONT")
+    seen = data[4].observation()
+    assert seen.images.shape == (2, 4, 36, 64, 3) and [camera.name for camera in seen.cameras] == ["CAM_FRONT_LEFT", "CAM_FRONT"]
+    np.testing.assert_allclose(seen.images.mean(axis=(2, 3, 4)), [[201, 202, 203, 204], [11, 12, 13, 14]], atol=1.5)
+    assert data.fingerprint != NuScenesDataset(tmp_path, "test", VERSION, camera="CAM_FRONT").fingerprint
+    with pytest.raises(DataError, match="names a camera twice"):
+        NuScenesDataset(tmp_path, "test", VERSION, camera="CAM_FRONT,CAM_FRONT")
+    (tmp_path / "samples" / "left-scene-0103-3.jpg").unlink()
+    with pytest.raises(DataError, match=r"left-scene-0103-3\.jpg is missing"):
+        NuScenesDataset(tmp_path, "test", VERSION, camera="CAM_FRONT,CAM_FRONT_LEFT")
+
+
+def test_cameras_of_two_sizes_are_refused(tmp_path):
+    write(tmp_path, _with_cameras(tables(("scene-0103",)), size=(18, 32)), images=True)
+    for k in range(SAMPLES):
+        Image.fromarray(np.full((18, 32, 3), 9, np.uint8)).save(tmp_path / "samples" / f"left-scene-0103-{k}.jpg")
+    with pytest.raises(DataError, match="not of one size"):
+        NuScenesDataset(tmp_path, "test", VERSION, camera="CAM_FRONT,CAM_FRONT_LEFT")
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../outside.jpg", "samples/../../outside.jpg"])
+def test_an_image_outside_of_the_folder_is_not_read(tmp_path, name):
+    content = tables(("scene-0103",))
+    next(r for r in content["sample_data"] if r["token"] == "cam-scene-0103-3")["filename"] = name
+    with pytest.raises(DataError, match="outside of the dataset's folder"):
+        NuScenesDataset(write(tmp_path, content, images=False), "test", VERSION, camera="CAM_FRONT")
+
+
+def test_only_the_wanted_scenes_of_the_long_tables_are_kept(tmp_path):
+    content = tables(("scene-0061", "scene-0103"))
+    sweep = {"is_key_frame": False, "token": "sweep", "ego_pose_token": "e-sweep"}
+    content["sample_data"].append({**content["sample_data"][0], **sweep})
+    content["ego_pose"].append({**content["ego_pose"][0], "token": "e-sweep"})
+    reader = NuScenesReader(VERSION, split="test")
+    (entry,) = reader.find(write(tmp_path, content))
+    assert entry.log_id == "scene-0103" and len(reader.tables.table("ego_pose")) == SAMPLES
+    assert reader.read(entry).steps == SAMPLES
+    with pytest.raises(DataError, match=r"sample_data\.json: sample scene-0061-0"):  # its key frames were not loaded
+        reader.tables.scene("scene-0061")
+    both = NuScenesReader(VERSION)
+    assert [(e.log_id, e.split) for e in both.find(tmp_path)] == [("scene-0061", "train"), ("scene-0103", "test")]
+
+
+def test_counts_of_a_folder_of_tables(tmp_path):
+    folder = write(tmp_path, tables(), can_bus=True) / VERSION
+    for name in ("attribute", "visibility", "map"):
+        (folder / f"{name}.json").write_text("[]")
+    found = inspect(folder)
+    assert (found.counts["scene"], found.counts["sample"], found.counts["sample_annotation"]) == (2, 2 * SAMPLES, 4 * SAMPLES) and not found.faults
+    (folder / "map.json").unlink()
+    _cut(folder / "ego_pose.json")
+    found = inspect(folder)
+    assert "ego_pose" not in found.counts and len(found.faults) == 2 and "lacks map.json: 1 of the 13" in found.faults[0] and "JSON" in found.faults[1]
+    bus = inspect_can_bus(tmp_path / "can_bus")
+    assert (bus.counts["scenes"], bus.counts["messages"], bus.counts["rate (Hz)"]) == (2, 820, 50.0)
+    _cut(tmp_path / "can_bus" / "scene-0103_pose.json")
+    bus = inspect_can_bus(tmp_path / "can_bus")
+    assert bus.counts["scenes"] == 1 and "scene-0103" in bus.faults[0]
+    for check, path in ((inspect, tmp_path / "can_bus"), (inspect_can_bus, folder)):
+        with pytest.raises(DataError, match="holds no"):
+            check(path)
+
+
+@real
+def test_the_real_folders_are_counted():
+    whole = inspect(ROOT / REAL_VERSION)
+    assert not whole.faults and len(whole.counts) == 13
+    assert [whole.counts[name] for name in ("scene", "sample", "sample_annotation", "instance", "sample_data")] == [2, 81, 4433, 207, 567]
+    part = inspect(ROOT / "v1.0-mini")
+    (fault,) = part.faults
+    assert "lacks sample_data.json, ego_pose.json, sample_annotation.json: 3 of the 13 tables" in fault and part.counts["scene"] == 10
+    bus = inspect_can_bus(ROOT / "can_bus")
+    assert bus.counts["scenes"] == 7 and bus.counts["rate (Hz)"] == pytest.approx(50.0, abs=0.5) and not bus.faults

@@ -1,16 +1,16 @@
 """nuScenes' relational tables: the JSON files of one version folder, checked while they are read.
 
-Schema: nuScenes v1.0 (Caesar et al. 2020), https://www.nuscenes.org/nuscenes#data-format. Key frames alone are kept: 2 Hz, annotated.
-Poses are flat here: yaw of the quaternion, x and y of the translation.
+Schema: nuScenes v1.0 (Caesar et al. 2020), https://www.nuscenes.org/nuscenes#data-format. Key frames alone are kept: 2 Hz,
+annotated. Poses are flat here: yaw of the quaternion, x and y of the translation. The three long tables (sample_data, ego_pose,
+sample_annotation: gigabytes in v1.0-trainval) are read record by record, and what the wanted scenes need is kept of them.
 """
 
 from __future__ import annotations
 
-import json
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from drive.core.errors import DataError
 from drive.core.quaternion import heading, transform
 from drive.core.types import AgentType
+from drive.datasets.json_stream import json_records
 
 Array = NDArray[np.float64]
 FIELDS = {
@@ -35,6 +36,8 @@ FIELDS = {
     "category": ("token", "name"),
     "log": ("token", "logfile", "location"),
 }
+LONG = ("sample_data", "ego_pose", "sample_annotation")
+TABLES = (*FIELDS, "attribute", "map", "visibility")  # all thirteen
 LIDAR = "LIDAR_TOP"
 BICYCLES = ("vehicle.bicycle", "vehicle.motorcycle")
 
@@ -51,6 +54,15 @@ def agent_type(category: str) -> AgentType:
     return named.get(category, AgentType.GENERIC_OBJECT)
 
 
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An annotation."""
+
+    token: str
+    instance: str
+    values: Array | str  # (6,) x, y, heading, length, width, height; world, m and rad; or what is wrong with it
+
+
 @dataclass(frozen=True)
 class SceneRecords:
     """One scene's records, key frame by key frame."""
@@ -58,8 +70,17 @@ class SceneRecords:
     name: str
     location: str
     samples: tuple[Mapping[str, Any], ...]
-    data: tuple[Mapping[str, Mapping[str, Any]], ...]  # of each sample: channel to sample_data
-    annotations: tuple[tuple[Mapping[str, Any], ...], ...]  # of each sample
+    data: tuple[Mapping[str, Mapping[str, Any]], ...]  # of each sample: channel to sample_data; empty for channels that were not asked for
+    annotations: tuple[tuple[Box, ...], ...]  # of each sample
+
+
+def version_folder(root: Path, version: str) -> Path:
+    """The folder of a version. Raises DataError, naming those that are there, where it is none."""
+    folder = root / version
+    if not folder.is_dir():
+        found = sorted(path.name for path in root.glob("v1.0-*")) if root.is_dir() else []
+        raise DataError(f"{folder} is no folder; versions below {root}: {', '.join(found) or 'none'}")
+    return folder
 
 
 class NuScenesTables:
@@ -67,61 +88,76 @@ class NuScenesTables:
 
     def __init__(self, root: str | Path, version: str) -> None:
         self.root, self.version = Path(root), version
-        self.folder = self.root / version
-        if not self.folder.is_dir():
-            found = sorted(path.name for path in self.root.glob("v1.0-*")) if self.root.is_dir() else []
-            raise DataError(f"{self.folder} is no folder; versions below {self.root}: {', '.join(found) or 'none'}")
+        self.folder = version_folder(self.root, version)
         missing = [f"{name}.json" for name in FIELDS if not (self.folder / f"{name}.json").is_file()]
         if missing:
             raise DataError(f"{self.folder} lacks {', '.join(missing)}: fetch the whole metadata archive of {version}")
-        self._tables = {name: self._read(name) for name in FIELDS}
-        self._channels = {key: self.get("sensor", cal["sensor_token"])["channel"] for key, cal in self._tables["calibrated_sensor"].items()}
+        self._tables = {name: {record["token"]: record for record in self.records(name)} for name in FIELDS if name not in LONG}
+        self._tables["ego_pose"] = {}
+        self._data: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+        self._boxes: dict[str, list[Box]] = defaultdict(list)
 
-    def _read(self, name: str) -> dict[str, dict[str, Any]]:
-        path = self.folder / f"{name}.json"
-        try:
-            records = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"{path} cannot be read as JSON ({error}): fetch it again") from error
-        if not isinstance(records, list):
-            raise DataError(f"{path} holds no list of records: fetch it again")
-        for number, record in enumerate(records):
-            lacking = [field for field in FIELDS[name] if not isinstance(record, dict) or field not in record]
-            if lacking:
+    def records(self, name: str) -> Iterator[dict[str, Any]]:
+        """The records of a table, one at a time, checked for their fields."""
+        path, fields = self.folder / f"{name}.json", frozenset(FIELDS[name])
+        for number, record in enumerate(json_records(path)):
+            if not isinstance(record, dict) or not fields <= record.keys():
+                lacking = [field for field in FIELDS[name] if not isinstance(record, dict) or field not in record]
                 raise DataError(f"{path}: record {number} lacks {', '.join(lacking)}")
-        if name == "sample_data":
-            records = [record for record in records if record["is_key_frame"]]
-        return {record["token"]: record for record in records}
+            yield record
+
+    def load(self, scenes: Iterable[str], channels: Iterable[str] = ()) -> None:
+        """Reads the long tables for these scene tokens: lidar and `channels`, ego poses of the lidar, boxes. Raises DataError on a faulty table."""
+        wanted, kept = set(scenes), {LIDAR, *channels}
+        samples = {token for token, sample in self._tables["sample"].items() if sample["scene_token"] in wanted}
+        channel_of = {key: self.get("sensor", calibrated["sensor_token"])["channel"] for key, calibrated in self._tables["calibrated_sensor"].items()}
+        poses = set()
+        for record in self.records("sample_data"):
+            channel = channel_of.get(record["calibrated_sensor_token"])
+            if not record["is_key_frame"] or record["sample_token"] not in samples or channel is None:
+                continue
+            self._data[record["sample_token"]][channel] = {field: record[field] for field in FIELDS["sample_data"]} if channel in kept else {}
+            if channel == LIDAR:
+                poses.add(record["ego_pose_token"])
+        self._tables["ego_pose"] |= {
+            record["token"]: {field: record[field] for field in FIELDS["ego_pose"]} for record in self.records("ego_pose") if record["token"] in poses
+        }
+        names = {token: token for token in self._tables["instance"]}  # one text for each, not one a box
+        for record in self.records("sample_annotation"):
+            if record["sample_token"] in samples:
+                box = Box(record["token"], names.get(record["instance_token"], record["instance_token"]), self._box(record))
+                self._boxes[record["sample_token"]].append(box)
+
+    def _box(self, record: Mapping[str, Any]) -> Array | str:
+        try:
+            (x, y, z), (w, i, j, k) = map(float, record["translation"]), map(float, record["rotation"])
+            # the way that x points, as `heading` has it, of a quaternion of any length
+            pose = (x, y, math.atan2(2.0 * (i * j + w * k), w * w + i * i - j * j - k * k))
+            if not math.isfinite(x + y + z + w + i + j + k) or not (w or i or j or k):
+                raise ValueError("NaN, infinity or no direction")
+        except (TypeError, ValueError) as error:
+            return f"{self.folder}/sample_annotation.json: record {record['token']} holds no pose ({error})"
+        try:
+            width, length, height = map(float, record["size"])
+        except (TypeError, ValueError):
+            width = length = height = 0.0
+        if not all(0.0 < side < math.inf for side in (width, length, height)):
+            return f"{self.folder}/sample_annotation.json: instance {record['instance_token']} has a box without a size"
+        return np.array([*pose, length, width, height])
 
     def get(self, table: str, token: str) -> dict[str, Any]:
         """A record. Raises DataError, naming table and token, where it is absent."""
         try:
             return self._tables[table][token]
-        except KeyError:
+        except (KeyError, TypeError):
             raise DataError(f"{self.folder / table}.json has no record {token!r} that another table names") from None
 
     def table(self, name: str) -> Mapping[str, dict[str, Any]]:
-        """A table by token."""
+        """A table by token; not sample_data and sample_annotation, and what was loaded of ego_pose."""
         return self._tables[name]
 
-    @cached_property
-    def _data_of(self) -> Mapping[str, Mapping[str, dict[str, Any]]]:
-        found: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-        for record in self._tables["sample_data"].values():
-            channel = self._channels.get(record["calibrated_sensor_token"])
-            if channel is not None:
-                found[record["sample_token"]][channel] = record
-        return found
-
-    @cached_property
-    def _annotations_of(self) -> Mapping[str, tuple[dict[str, Any], ...]]:
-        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for record in self._tables["sample_annotation"].values():
-            found[record["sample_token"]].append(record)
-        return {token: tuple(records) for token, records in found.items()}
-
     def scene(self, token: str) -> SceneRecords:
-        """One scene. Raises DataError, naming the record, where its chain of samples is broken or a sample has no lidar frame."""
+        """One loaded scene. Raises DataError, naming the record, where its chain of samples is broken or a sample has no lidar frame."""
         scene = self.get("scene", token)
         if not isinstance(scene["nbr_samples"], int) or scene["nbr_samples"] < 1:
             raise DataError(f"{self.folder}/scene.json: scene {scene['name']} has {scene['nbr_samples']!r} samples")
@@ -138,14 +174,14 @@ class NuScenesTables:
         if not all(isinstance(stamp, int) for stamp in stamps) or any(b <= a for a, b in pairwise(stamps)):
             raise DataError(f"{self.folder}/sample.json: the timestamps of scene {scene['name']} do not ascend")
         for sample in samples:
-            if LIDAR not in self._data_of.get(sample["token"], {}):
+            if LIDAR not in self._data.get(sample["token"], {}):
                 raise DataError(f"{self.folder}/sample_data.json: sample {sample['token']} of {scene['name']} has no key frame of {LIDAR}")
         return SceneRecords(
             name=scene["name"],
             location=self.get("log", scene["log_token"])["location"],
             samples=tuple(samples),
-            data=tuple(self._data_of[sample["token"]] for sample in samples),
-            annotations=tuple(self._annotations_of.get(sample["token"], ()) for sample in samples),
+            data=tuple(self._data[sample["token"]] for sample in samples),
+            annotations=tuple(tuple(self._boxes.get(sample["token"], ())) for sample in samples),
         )
 
     def pose(self, table: str, record: Mapping[str, Any]) -> Array:
