@@ -25,7 +25,7 @@ def cells(result):
 def test_cells_of_a_full_result():
     found = cells(full_result())
     assert found["planner"] == "expert" and found["pdms_v1_1 [95 %]"] == "100.0 [100.0, 100.0]"
-    assert found["coverage"] == "100 %" and found["scenes"] == "3"
+    assert found["coverage"] == "100 %" and found["scenes"] == "3" and found["pick"] == "deployable"
     assert found["p50 ms/plan"] == "20.0"  # of 10, 20, 30 ms
     assert found["think"] == found["tokens"] == "-"  # this planner does not speak
 
