@@ -19,9 +19,9 @@ from drive.core.errors import DataError
 from drive.core.types import Plan, PlanStatus, Trajectory
 from drive.datasets.nuscenes import NuScenesDataset
 from drive.datasets.unpickle import load_plain_pickle
+from drive.metrics.nuscenes_collision import at_seconds, collisions, up_to_seconds
 from drive.metrics.nuscenes_l2 import l2_stp3, l2_uniad
 from drive.planners.constant_velocity import ConstantVelocity
-from drive.metrics.nuscenes_collision import at_seconds, collisions, up_to_seconds
 from drive.planners.pdm import PdmExpert
 from drive.report.plans import extremes
 from drive.report.tables import read_results, table_cells, text_table, write_results

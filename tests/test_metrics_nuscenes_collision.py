@@ -10,7 +10,16 @@ from torch.nn import functional
 from drive.core.errors import DataError
 from drive.metrics import nuscenes_collision as module
 from drive.metrics.bev_raster import fill_polygons
-from drive.metrics.nuscenes_collision import CELLS, EGO_COLUMNS, EGO_ROWS, at_seconds, collisions, stp3_occupancy, uniad_occupancy, up_to_seconds
+from drive.metrics.nuscenes_collision import (
+    CELLS,
+    EGO_COLUMNS,
+    EGO_ROWS,
+    at_seconds,
+    collisions,
+    stp3_occupancy,
+    uniad_occupancy,
+    up_to_seconds,
+)
 
 KNOWN = np.ones(6, bool)
 LIDAR = np.array([[0.0, -1.0, 0.0, 0.0], [1.0, 0.0, 0.0, -0.94], [0.0, 0.0, 1.0, -1.84], [0.0, 0.0, 0.0, 1.0]])  # right, ahead of a lidar 0.94 m ahead

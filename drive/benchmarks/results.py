@@ -80,6 +80,8 @@ class Result:
     def values(self, name: str = "score") -> NDArray[np.float64]:
         """(expected,) values of "score" or a part; unread scenarios are `worst`, NaN is where a part does not apply."""
         read = [row.score if name == "score" else row.parts[name] for row in self.rows]
+        if name != "score" and read and np.isnan(read).all():
+            return np.full(self.expected, np.nan)  # a part that applies to none of the set does not apply to what was not read
         return np.array(read + [self.worst_parts.get(name, self.worst)] * (self.expected - len(read)))
 
     def picked(self, name: str, style: Style) -> str:

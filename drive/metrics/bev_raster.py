@@ -85,7 +85,7 @@ def fill_polygons(corners: NDArray[np.int64], layer: NDArray[np.int64], layers: 
     """
     corners, layer = np.ascontiguousarray(corners, np.int64), np.ascontiguousarray(layer, np.int64)
     fits = corners.ndim == 3 and corners.shape[2] == 2 and 2 <= corners.shape[1] <= MAX_CORNERS and layer.shape == corners.shape[:1]
-    if not fits or (len(layer) and not (0 <= layer.min() and layer.max() < layers)):
+    if not fits or (len(layer) and not (layer.min() >= 0 and layer.max() < layers)):
         raise DataError(f"polygons have corners (M, 2..{MAX_CORNERS}, 2) and layers (M,) below {layers}, got {corners.shape} and {layer.shape}")
     grids = np.zeros((layers, cells, cells), np.bool_)
     _fill_all(grids, np.clip(corners, -4 * cells, 5 * cells), layer)

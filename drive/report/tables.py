@@ -89,9 +89,15 @@ def notes(results: Sequence[Result]) -> list[str]:
         why["not read"] = result.expected - len(result.rows)
         reasons = ", ".join(f"{count} {name}" for name, count in why.items() if count)
         scored_of = f"{scored} of {result.expected} scenes scored ({reasons})"
-        others = "".join(f", {value:g} in {name}" for name, value in result.worst_parts.items() if value != result.worst and not math.isnan(value))
+        others = "".join(f", {value:g} in {_few(result.worst_parts, value)}" for value in sorted(set(result.worst_parts.values())))
         said.append(f"PARTIAL: {result.planner} has {scored_of}; the others count {result.worst:g} in its means{others}.")
     return said
+
+
+def _few(worst: Mapping[str, float], value: float) -> str:
+    """The first parts that count `value`."""
+    names = [name for name, other in worst.items() if other == value]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def text_table(results: Sequence[Result], title: str, style: Style = PDMS) -> str:
