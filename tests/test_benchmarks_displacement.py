@@ -158,7 +158,7 @@ class Silent:
 
 @pytest.mark.parametrize("benchmark", [Forgetful(), Smuggler(), Silent()])
 def test_a_benchmark_cannot_forget_the_label(scenes, benchmark):
-    with pytest.raises(TypeError, match="best_of|ground truth"):
+    with pytest.raises(TypeError, match=r"best_of|ground truth"):
         evaluate(benchmark, scenes, Aside(0.0, 1.0))
 
 

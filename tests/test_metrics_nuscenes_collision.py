@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """Rasters against OpenCV and scikit-image where they are installed, ST-P3's warp against torch, and collision rates of hand-made streets."""
 
 import math
