@@ -90,7 +90,7 @@ def _hits(waypoints: Array, grids: Grids) -> tuple[NDArray[np.bool_], NDArray[np
     row, column = np.trunc((ahead - FIRST) / CELL), np.trunc((across - FIRST) / CELL)
     inside = (row >= 0) & (row < CELLS) & (column >= 0) & (column < CELLS)
     at = np.where(inside, row, 0).astype(np.int64), np.where(inside, column, 0).astype(np.int64)
-    return box, inside & grids[(step, *at)]
+    return np.asarray(box), inside & grids[(step, *at)]
 
 
 def collisions(

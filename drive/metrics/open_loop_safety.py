@@ -65,7 +65,7 @@ def off_road(plans_world: Array, areas: PackedAreas, vehicle: VehicleParams = PA
     states = np.zeros((*plans.shape[:2], STATE_SIZE))
     states[..., :3] = plans
     flags = ego_areas(states, areas, vehicle.front_length, vehicle.rear_length, vehicle.width / 2.0)
-    return flags[..., NON_DRIVABLE].any(axis=1)
+    return np.asarray(flags[..., NON_DRIVABLE].any(axis=1))
 
 
 def overlaps(plans_world: Array, boxes: Array, valid: NDArray[np.bool_], size: Array, vehicle: VehicleParams = PACIFICA) -> NDArray[np.bool_]:
@@ -87,7 +87,7 @@ def overlaps(plans_world: Array, boxes: Array, valid: NDArray[np.bool_], size: A
     apart |= np.abs(dy * c - dx * s) >= width + other_length * across + other_width * along
     apart |= np.abs(dx * other_c + dy * other_s) >= other_length + length * along + width * across
     apart |= np.abs(dy * other_c - dx * other_s) >= other_width + length * across + width * along
-    return (~apart & valid).any(axis=(1, 2))
+    return np.asarray((~apart & valid).any(axis=(1, 2)))
 
 
 def logged_boxes(scenario: Scenario, steps: int, dt: float) -> tuple[Array, NDArray[np.bool_]]:

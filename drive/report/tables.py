@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,11 @@ def notes(results: Sequence[Result]) -> list[str]:
         others = "".join(f", {value:g} in {_few(result.worst_parts, value)}" for value in sorted(set(result.worst_parts.values())))
         said.append(f"PARTIAL: {result.planner} has {scored_of}; the others count {result.worst:g} in its means{others}.")
     return said
+
+
+def counted(messages: Iterable[str]) -> list[str]:
+    """Each distinct message once, in order of first appearance, with how often it came."""
+    return [f"{message} ({count} times)" if count > 1 else message for message, count in Counter(messages).items()]
 
 
 def _few(worst: Mapping[str, float], value: float) -> str:
