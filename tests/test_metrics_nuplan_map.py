@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportCallIssue=false
 """nuPlan's map metrics on a hand-made street: two lanes, a junction with two connectors, one lane after it; all along x.
 
     y 3.5   left    0..50

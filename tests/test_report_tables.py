@@ -9,7 +9,16 @@ from drive.benchmarks.pdms import STYLE
 from drive.benchmarks.results import Result
 from drive.core.errors import DataError
 from drive.core.types import PlanStatus
-from drive.report.tables import columns, counted, coverage_text, markdown_table, read_results, table_cells, text_table, write_results
+from drive.report.tables import (
+    columns,
+    counted,
+    coverage_text,
+    markdown_table,
+    read_results,
+    table_cells,
+    text_table,
+    write_results,
+)
 
 COLUMNS = columns(STYLE)
 

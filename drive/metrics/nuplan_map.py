@@ -56,7 +56,7 @@ def progress_along_lanes(index: LaneIndex, points: Array, route: Route, dt: floa
     The first two steps in a lane, and steps off the lanes, count 0.
     """
     made, before = np.zeros(len(points)), None
-    lane = route[0][0] if route[0] else None
+    lane = route[0][0] if route[0] else ""
     for i, (xy, names) in enumerate(zip(points, route)):
         if not names:
             continue
