@@ -2,6 +2,7 @@
 """nuScenes' L2 under both protocols: by hand, on hand-made tables, and a published planner on the two real scenes."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from report_cases import row
 from toy_scenes import toy_scenario
 
 from drive.benchmarks.evaluate import evaluate
-from drive.benchmarks.nuscenes_l2 import L2Stp3, L2Uniad, positions
+from drive.benchmarks.nuscenes_l2 import L2Stp3, L2Uniad, positions, stp3_grids, uniad_grids
 from drive.benchmarks.pdms import Pdms
 from drive.benchmarks.results import Result
 from drive.core.errors import DataError
 from drive.core.types import Plan, PlanStatus, Trajectory
 from drive.datasets.nuscenes import NuScenesDataset
 from drive.datasets.unpickle import load_plain_pickle
+from drive.metrics.nuscenes_collision import at_seconds, collisions, up_to_seconds
 from drive.metrics.nuscenes_l2 import l2_stp3, l2_uniad
 from drive.planners.constant_velocity import ConstantVelocity
 from drive.planners.pdm import PdmExpert
@@ -49,6 +51,36 @@ def test_uniad_counts_an_unknown_future_as_no_error():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return NuScenesDataset(write(tmp_path_factory.mktemp("nuscenes"), tables(), steady=True), "test", VERSION)
+
+
+class Rusher(ConstantVelocity):
+    """Drives on at 20 m/s: the car 20 m ahead goes at 5 m/s, and is met after 1 s."""
+
+    name = "rusher"
+
+    def plan(self, observations):
+        """The same plan everywhere."""
+        poses = np.column_stack([10.0 * np.arange(1, 11), np.zeros(10), np.zeros(10)])
+        return [Plan(Trajectory(poses)) for _ in observations]
+
+
+def test_driving_into_the_car_ahead_collides_when_it_is_met(data):
+    result = evaluate(L2Stp3(), data, Rusher())
+    # ahead of the axle: our box 20 t - 1.5 .. 20 t + 2.5 m for ST-P3, theirs 17.7 + 5 t .. 22.3 + 5 t m: met at 1.5 s alone
+    assert [result.mean(part) for part in ("col 1 s %", "col 2 s %", "col 3 s %")] == pytest.approx([0.0, 25.0, 100.0 / 6.0])
+    assert result.mean("col %") == pytest.approx((25.0 + 100.0 / 6.0) / 3.0)
+    uniad = evaluate(L2Uniad(), data, Rusher())  # its box lies 1 m, the lidar's place, further ahead: met at 1 s; the last two samples have no log
+    assert [uniad.mean(part) for part in ("col 1 s %", "col 2 s %", "col 3 s %")] == pytest.approx([100.0 * (SAMPLES - 2) / SAMPLES, 0.0, 0.0])
+    for benchmark in (L2Stp3(), L2Uniad()):
+        assert evaluate(benchmark, data, ConstantVelocity()).mean("col %") == 0.0
+
+
+def test_an_obstacle_that_the_inputs_hid_is_none_to_stp3(data):
+    scene = data[4]
+    assert stp3_grids(scene).any()
+    hidden = np.zeros(scene.agents.valid.shape, bool)
+    hidden[:, : scene.present + 1] = True
+    assert not stp3_grids(replace(scene, notes={**scene.notes, "hidden": hidden.tolist()})).any()
 
 
 class Offset(ConstantVelocity):
@@ -85,10 +117,11 @@ def test_a_failed_plan_costs_the_grid_and_shows(data, tmp_path):
     result = evaluate(L2Uniad(), data, Offset(0.0, failed))
     assert result.coverage < 1.0 and result.mean() == pytest.approx(50.0 / len(data))
     text = text_table([result], "x", L2Uniad.style)
-    assert "PARTIAL" in text and "count 50 in its means" in text and "m, less is better" in text
+    assert "PARTIAL" in text and "count 50 in its means, 100 in col 1 s %" in text and "less is better" in text
     assert table_cells([result], L2Uniad.style)[0][1].startswith("1.79 [")
-    unread = Result("p", [row(0, 0.0, parts=dict.fromkeys(L2Uniad.style.parts, 0.0))], 2, ["torn"], worst=50.0)
-    assert unread.mean() == unread.mean("3 s") == 25.0
+    assert result.mean("col 3 s %") == pytest.approx(100.0 / len(data))  # and the one without a plan collides
+    unread = Result("p", [row(0, 0.0, parts=dict.fromkeys(L2Uniad.style.parts, 0.0))], 2, ["torn"], 50.0, L2Uniad.style.worst_parts)
+    assert unread.mean() == unread.mean("3 s") == 25.0 and unread.mean("col %") == 50.0
     write_results(tmp_path, [result], {}, "digest", L2Uniad.style)
     stored = read_results(tmp_path)
     assert stored.style is L2Uniad.style and stored.results[0].mean() == result.mean()
@@ -129,15 +162,19 @@ def test_a_published_planner_on_the_two_real_scenes():
     """Agent-Driver's own plans (LIDAR_TOP frame): its paper gives 0.22 / 0.65 / 1.34 m (UniAD) and 0.16 / 0.34 / 0.61 m (ST-P3) on all of val."""
     plans = load_plain_pickle(PUBLISHED)
     data = NuScenesDataset(ROOT, "test", "v1.0-mini-reconstructed")
-    uniad, stp3, count = [], [], 0
+    uniad, stp3, uniad_hits, stp3_hits, count = [], [], [], [], 0
     for scene in data:
         plan = np.asarray(plans[scene.notes["sample_token"]], float).reshape(6, 2)
         _, truth, known = positions(scene, Trajectory(np.zeros((10, 3))))
         uniad.append(l2_uniad(plan, truth, known))
+        uniad_hits.append(at_seconds(collisions(plan, truth, known, uniad_grids(scene))["box"]))
         if L2Stp3().accepts(scene):
             stp3.append(l2_stp3(plan, truth))
+            stp3_hits.append(up_to_seconds(collisions(plan, truth, known, stp3_grids(scene), columns_to_left=True)["box"]))
         count += int(known.all())
     assert (len(uniad), len(stp3)) == (81, 81 - 2 * (2 + 6)) and count == 81 - 2 * 6
     u, s = np.mean(uniad, axis=0), np.mean(stp3, axis=0)
     np.testing.assert_allclose(u, [0.245, 0.781, 1.794], atol=1e-3)  # as docs/benchmarks.md has them; with rear axles it would be 0.262, 0.805, 1.796
     np.testing.assert_allclose(s, [0.174, 0.427, 0.878], atol=1e-3)
+    np.testing.assert_allclose(np.mean(uniad_hits, axis=0), 0.0)
+    np.testing.assert_allclose(100.0 * np.mean(stp3_hits, axis=0), [0.0, 0.769, 1.795], atol=1e-3)  # 7 of 390 steps

@@ -159,7 +159,24 @@ def test_verb_writes_the_report(run, capsys):
 
     assert verb([str(run.path)]) == 0
     assert capsys.readouterr().out.strip() == str(run.path / "report.html")
-    with pytest.raises(ConfigError, match="one run folder"):
+    with pytest.raises(ConfigError, match="one run folder or evaluation"):
         verb([])
     with pytest.raises(DataError, match="not a run folder"):
         verb([str(run.path.parent)])
+
+
+def test_verb_takes_the_folder_of_an_evaluation(tmp_path, capsys):
+    from drive.cli.report import run as verb
+
+    scenes = [toy_scenario(i) for i in range(3)]
+    result = replace(result_of(scenes), expected=6, faults=["scene: torn", "scene: torn", "other"])
+    add_evaluation(tmp_path, result, {"dataset": {"name": "embedded"}, "note": EVIL}, "digest", scenes)
+    assert verb([str(tmp_path)]) == 0 and capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = check_alone(text)
+    assert page.tags.count("img") == 3 and "pdms_v1_1" in text and "Best plans" in text and "embedded" in text
+    assert text.count("scene: torn") == 1 and "scene: torn (2 times)" in text and "not read: other<" in text
+    assert read_results(tmp_path).results[0].faults == result.faults  # the file keeps them all
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(DataError, match=r"results\.json"):
+        verb([str(tmp_path)])

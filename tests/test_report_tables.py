@@ -9,7 +9,16 @@ from drive.benchmarks.pdms import STYLE
 from drive.benchmarks.results import Result
 from drive.core.errors import DataError
 from drive.core.types import PlanStatus
-from drive.report.tables import columns, coverage_text, markdown_table, read_results, table_cells, text_table, write_results
+from drive.report.tables import (
+    columns,
+    counted,
+    coverage_text,
+    markdown_table,
+    read_results,
+    table_cells,
+    text_table,
+    write_results,
+)
 
 COLUMNS = columns(STYLE)
 
@@ -25,7 +34,7 @@ def cells(result):
 def test_cells_of_a_full_result():
     found = cells(full_result())
     assert found["planner"] == "expert" and found["pdms_v1_1 [95 %]"] == "100.0 [100.0, 100.0]"
-    assert found["coverage"] == "100 %" and found["scenes"] == "3"
+    assert found["coverage"] == "100 %" and found["scenes"] == "3" and found["pick"] == "deployable"
     assert found["p50 ms/plan"] == "20.0"  # of 10, 20, 30 ms
     assert found["think"] == found["tokens"] == "-"  # this planner does not speak
 
@@ -107,3 +116,7 @@ def test_results_of_another_make_are_refused(tmp_path, text):
 def test_missing_results_are_an_error_that_says_what_to_run(tmp_path):
     with pytest.raises(DataError, match="drive eval out="):
         read_results(tmp_path)
+
+
+def test_messages_are_told_once_with_their_count():
+    assert counted(["b", "a", "b", "b"]) == ["b (3 times)", "a"] and counted([]) == []

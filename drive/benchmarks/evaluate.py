@@ -12,11 +12,11 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
-from drive.benchmarks.results import Result, SceneRow, Style
+from drive.benchmarks.results import Pick, Result, SceneRow, Style
 from drive.core.errors import DataError
 from drive.core.protocols import Planner, PrivilegedPlanner
 from drive.core.types import Plan, PlanStatus, Scenario, Trajectory
@@ -49,6 +49,20 @@ class Benchmark(Protocol):
         ...
 
 
+@runtime_checkable
+class BestOf(Protocol):
+    """A benchmark with parts that choose among a planner's alternatives with the ground truth: its Style names them in `oracle`."""
+
+    most_candidates: int  # that it looks at, in the planner's order
+
+    def best_of(self, scenario: Scenario, candidates: Sequence[Trajectory], index: int) -> dict[str, float]:
+        """The parts of Style.oracle, no more and no less; candidates in the ego frame, the planner's own plan first.
+
+        Raises DataError where they cannot be scored.
+        """
+        ...
+
+
 def evaluate(
     benchmark: Benchmark,
     scenarios: Sequence[Scenario] | Iterable[Scenario],
@@ -62,8 +76,11 @@ def evaluate(
 
     expected: how many the set should hold (default: as many as given). Batches are planned together; every latency is a share of
     its batch. A planner that raises, or answers with anything but one Plan per scene, has failed on the scenes where it does so alone.
-    Raises DataError on a dataset that the benchmark cannot measure.
+    Raises DataError on a dataset that the benchmark cannot measure. A benchmark sees one plan of each scene, the one that the planner
+    would drive; alternatives reach `BestOf.best_of` alone, whose parts are labelled as an oracle's choice.
     """
+    if isinstance(benchmark, BestOf) != bool(benchmark.style.oracle):
+        raise TypeError(f"{benchmark.style.name} must have both best_of and parts named in Style.oracle, or neither")
     given = list(scenarios)
     for scenario in given[:1]:
         if benchmark.needs_map and scenario.notes.get("map") == "corridor":
@@ -82,7 +99,8 @@ def evaluate(
             row, scored = _score(benchmark, planner.name, scenario, plan, start + i)
             rows.append(row)
             found.append(scored)
-    return Result(planner.name, benchmark.finish(rows, found, items), expected, list(faults), benchmark.style.worst)
+    style, pick = benchmark.style, Pick.PRIVILEGED if isinstance(planner, PrivilegedPlanner) else Pick.DEPLOYABLE
+    return Result(planner.name, benchmark.finish(rows, found, items), expected, list(faults), style.worst, style.worst_parts, pick)
 
 
 def _answers(planner: Planner | PrivilegedPlanner, scenarios: Sequence[Scenario]) -> list[Plan]:
@@ -120,23 +138,31 @@ def _plan_batch(planner: Planner | PrivilegedPlanner, scenarios: Sequence[Scenar
 
 def _score(benchmark: Benchmark, planner: str, scenario: Scenario, plan: Plan, index: int) -> tuple[SceneRow, Scored | None]:
     """One row; a plan that cannot be scored (too short, of no time step) has failed."""
-    worst = benchmark.style.worst
-    nothing = dict.fromkeys(benchmark.style.parts, worst)
+    style = benchmark.style
+    worst, nothing = style.worst, {name: style.worst_parts.get(name, style.worst) for name in style.parts}
     if plan.trajectory is None:
         return _row(scenario, plan, worst, nothing), None
-    trajectory = plan.trajectory.to_ego(scenario.ego.poses_world[scenario.present])
+    here = scenario.ego.poses_world[scenario.present]
+    trajectory = plan.trajectory.to_ego(here)
+    candidates = [trajectory]
     try:
         scored = benchmark.score(scenario, trajectory, index)
         if math.isnan(scored.score):
             raise DataError("its score is NaN")
+        if isinstance(benchmark, BestOf):
+            candidates += [other.to_ego(here) for other in plan.alternatives[: benchmark.most_candidates - 1]]
+            chosen = benchmark.best_of(scenario, candidates, index)
+            if set(chosen) != set(style.oracle) or set(chosen) & set(scored.parts):
+                raise TypeError(f"{style.name} chose {sorted(chosen)} with the ground truth and scored {sorted(scored.parts)}: its style says {style.oracle}")
+            scored = scored._replace(parts={**scored.parts, **chosen})
     except DataError as error:
         print(f"{planner}: its plan of scene {scenario.id} cannot be scored: {error}", file=sys.stderr)
         return _row(scenario, replace(plan, trajectory=None, status=PlanStatus.FAILED), worst, nothing), None
-    return _row(scenario, replace(plan, trajectory=trajectory), scored.score, scored.parts), scored
+    return _row(scenario, replace(plan, trajectory=trajectory), scored.score, scored.parts, len(candidates)), scored
 
 
-def _row(scenario: Scenario, plan: Plan, score: float, parts: dict[str, float]) -> SceneRow:
-    poses = plan.trajectory.poses if plan.trajectory is not None else None
+def _row(scenario: Scenario, plan: Plan, score: float, parts: dict[str, float], candidates: int = 1) -> SceneRow:
+    poses, tokens = plan.trajectory.poses if plan.trajectory is not None else None, plan.generated_tokens
     return SceneRow(
-        scenario.id, scenario.log_id, scenario.kind, plan.status, score, parts, poses, plan.mode, plan.generated_tokens, plan.latency_s, plan.reasoning
+        scenario.id, scenario.log_id, scenario.kind, plan.status, score, parts, poses, plan.mode, tokens, plan.latency_s, plan.reasoning, candidates
     )

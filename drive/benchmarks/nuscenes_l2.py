@@ -1,7 +1,9 @@
-"""Benchmarks l2_uniad and l2_stp3: nuScenes' open-loop L2 in m under the two protocols that papers mix.
+"""Benchmarks l2_uniad and l2_stp3: nuScenes' open-loop L2 in m and collision rates in %, under the two protocols that papers mix.
 
 They measure likeness to the log, not driving: constant velocity does well. A plan that fails, and a sample that cannot be read, counts
-as far off as the protocols' grid reaches.
+as far off as the protocols' grid reaches, and as a collision at every step. "col" is of the box (obj_box_col), "point col" of the
+waypoint (obj_col), not shown. Where notes["hidden"] (agents, steps) says which boxes have nuScenes' lowest visibility, ST-P3's input
+frames leave them out, as it does; a reader that does not know leaves a few obstacles more.
 """
 
 from __future__ import annotations
@@ -14,16 +16,31 @@ from drive.benchmarks.evaluate import Scored
 from drive.benchmarks.results import SceneRow, Style
 from drive.core.errors import DataError
 from drive.core.geometry import relative
-from drive.core.types import PLAN_DT, Scenario, Trajectory
+from drive.core.types import PLAN_DT, AgentType, Scenario, Trajectory
+from drive.metrics.nuscenes_collision import Grids, at_seconds, collisions, stp3_occupancy, uniad_occupancy, up_to_seconds
 from drive.metrics.nuscenes_l2 import STEPS, l2_stp3, l2_uniad, lidar_positions
 
-PARTS = ("1 s", "2 s", "3 s")
+L2 = ("1 s", "2 s", "3 s")
+BOX = ("col 1 s %", "col 2 s %", "col 3 s %", "col %")
+POINT = tuple(f"point {name}" for name in BOX)
+WHEELS = (AgentType.VEHICLE, AgentType.BICYCLE)  # the seven vehicle classes; the reader does not tell emergency cars apart, UniAD leaves them out
 GRID = 50.0  # m, half the side of the protocols' bird's-eye grid
 PAST = 2  # key frames before the present in ST-P3's windows
 
 
 def _style(name: str, note: str) -> Style:
-    return Style(name, PARTS, PARTS, scale="m, less is better", factor=1.0, digits=2, less_is_better=True, worst=GRID, note=f"{note}; failed plans count {GRID:g} m")
+    return Style(
+        name,
+        (*L2, *BOX, *POINT),
+        (*L2, *BOX),
+        scale="m and % of collisions, less is better",
+        factor=1.0,
+        digits=2,
+        less_is_better=True,
+        worst=GRID,
+        note=f"{note}; failed plans count {GRID:g} m and 100 %",
+        worst_parts=dict.fromkeys((*BOX, *POINT), 100.0),
+    )
 
 
 class _L2:
@@ -54,15 +71,51 @@ def positions(scenario: Scenario, trajectory: Trajectory) -> tuple[np.ndarray, n
     return lidar_positions(trajectory.poses[at], matrix), truth, known
 
 
+def future_boxes(scenario: Scenario, first: int = 1, steps: int = STEPS) -> tuple[np.ndarray, np.ndarray]:
+    """Box centres (A, steps, 3) in the world and their validity (A, steps), from `first` steps after the present; none beyond the log."""
+    poses, valid = np.zeros((len(scenario.agents), steps, 3)), np.zeros((len(scenario.agents), steps), bool)
+    cut = slice(scenario.present + first, scenario.present + first + steps)
+    there = scenario.agents.valid[:, cut]
+    poses[:, : there.shape[1]], valid[:, : there.shape[1]] = scenario.agents.poses_world[:, cut], there
+    return poses, valid
+
+
+def uniad_grids(scenario: Scenario) -> Grids:
+    """UniAD's grids (6, 200, 200) of a sample."""
+    poses, valid = future_boxes(scenario)
+    valid &= np.isin(scenario.agents.types, WHEELS)[:, None]
+    here = scenario.ego.poses_world[scenario.present]
+    return uniad_occupancy(relative(here, poses), scenario.agents.size, valid, np.array(scenario.notes["lidar_from_ego"], float))
+
+
+def stp3_grids(scenario: Scenario) -> Grids:
+    """ST-P3's grids (6, 200, 200) of a sample with two key frames before it and six after."""
+    poses, valid = future_boxes(scenario)
+    _, seen = future_boxes(scenario, -PAST, PAST + 1)
+    if "hidden" in scenario.notes:
+        seen &= ~np.asarray(scenario.notes["hidden"], bool)[:, scenario.present - PAST : scenario.present + 1]
+    valid &= (seen.any(axis=1) & np.isin(scenario.agents.types, (*WHEELS, AgentType.PEDESTRIAN)))[:, None]
+    ego = scenario.ego.poses_world[scenario.present :]
+    return stp3_occupancy(poses, scenario.agents.size, valid, ego[1 : STEPS + 1], ego[0])
+
+
+def _parts(l2: np.ndarray, box: np.ndarray, point: np.ndarray) -> dict[str, float]:
+    """Parts of values (3,) at the three seconds; the last rate is the mean of the three, as the papers' last column."""
+    rates = [100.0 * value for share in (box, point) for value in (*share, share.mean())]
+    return dict(zip((*L2, *BOX, *POINT), [*l2.tolist(), *map(float, rates)]))
+
+
 class L2Uniad(_L2):
     """UniAD: the value at 1, 2, 3 s; every sample, those without a future with 0."""
 
     style = _style("l2_uniad", "at the second, all samples, 0 where the log has no future")
 
     def score(self, scenario: Scenario, trajectory: Trajectory, index: int) -> Scored:
-        """L2 at the three seconds and their mean, m. Raises DataError on a short plan."""
-        values = l2_uniad(*positions(scenario, trajectory))
-        return Scored(float(values.mean()), dict(zip(PARTS, values.tolist())))
+        """L2 at the three seconds and their mean, m; collisions. Raises DataError on a short plan."""
+        plan, truth, known = positions(scenario, trajectory)
+        values = l2_uniad(plan, truth, known)
+        hits = collisions(plan, truth, known, uniad_grids(scenario))
+        return Scored(float(values.mean()), _parts(values, at_seconds(hits["box"]), at_seconds(hits["point"])))
 
 
 class L2Stp3(_L2):
@@ -76,7 +129,8 @@ class L2Stp3(_L2):
         return super().accepts(scenario) and past >= PAST and len(scenario.ego.poses_world) - scenario.present > STEPS
 
     def score(self, scenario: Scenario, trajectory: Trajectory, index: int) -> Scored:
-        """L2 up to the three seconds and their mean, m. Raises DataError on a short plan."""
-        plan, truth, _ = positions(scenario, trajectory)
+        """L2 up to the three seconds and their mean, m; collisions. Raises DataError on a short plan."""
+        plan, truth, known = positions(scenario, trajectory)
         values = l2_stp3(plan, truth)
-        return Scored(float(values.mean()), dict(zip(PARTS, values.tolist())))
+        hits = collisions(plan, truth, known, stp3_grids(scenario), columns_to_left=True)
+        return Scored(float(values.mean()), _parts(values, up_to_seconds(hits["box"]), up_to_seconds(hits["point"])))

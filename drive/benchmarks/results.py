@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +13,21 @@ from drive.benchmarks.statistics import bootstrap_interval
 from drive.core.types import PlanStatus
 
 
+class Pick(str, Enum):
+    """Who chose the plan that a number is of."""
+
+    DEPLOYABLE = "deployable"  # the planner, from what it may see; or it made one plan alone
+    PRIVILEGED = "privileged"  # a planner that reads the ground truth: a teacher, no contestant
+    ORACLE = "oracle"  # the truth itself, among the planner's alternatives: no car can drive so
+
+
 @dataclass(frozen=True)
 class Style:
-    """How a benchmark's numbers are named and shown."""
+    """How a benchmark's numbers are named and shown.
+
+    A benchmark sees a planner's alternatives only where it names parts in `oracle`, and those are labelled in every table
+    (`drive.benchmarks.evaluate`): a best of several cannot be printed as if it were driven.
+    """
 
     name: str  # with its version, as it stands in every table
     parts: tuple[str, ...]  # what a row holds beside its score
@@ -24,6 +38,13 @@ class Style:
     less_is_better: bool = False
     worst: float = 0.0  # score and parts of a plan that failed, and of a scenario that could not be read
     note: str = ""  # what a reader of the number must know, in the line over the table
+    worst_parts: Mapping[str, float] = field(default_factory=dict)  # of parts where it is another
+    oracle: tuple[str, ...] = ()  # parts that take the best of the planner's alternatives by the ground truth
+
+    def __post_init__(self) -> None:
+        unknown = {*self.shown, *self.worst_parts, *self.oracle} - set(self.parts)
+        if unknown:
+            raise ValueError(f"{self.name} has no parts {sorted(unknown)}")
 
 
 @dataclass(frozen=True)
@@ -41,6 +62,7 @@ class SceneRow:
     tokens: int
     latency_s: float
     reasoning: str
+    candidates: int = 1  # plans that the parts named in Style.oracle chose among
 
 
 @dataclass(frozen=True)
@@ -52,11 +74,20 @@ class Result:
     expected: int  # scenarios that the set should have, read or not
     faults: list[str] = field(default_factory=list)  # scenarios that could not be read
     worst: float = 0.0  # what an unread scenario counts
+    worst_parts: Mapping[str, float] = field(default_factory=dict)  # parts where that is another value
+    pick: Pick = Pick.DEPLOYABLE  # of the score, and of the parts that are not in Style.oracle
 
     def values(self, name: str = "score") -> NDArray[np.float64]:
         """(expected,) values of "score" or a part; unread scenarios are `worst`, NaN is where a part does not apply."""
         read = [row.score if name == "score" else row.parts[name] for row in self.rows]
-        return np.array(read + [self.worst] * (self.expected - len(read)))
+        if name != "score" and read and np.isnan(read).all():
+            return np.full(self.expected, np.nan)  # a part that applies to none of the set does not apply to what was not read
+        return np.array(read + [self.worst_parts.get(name, self.worst)] * (self.expected - len(read)))
+
+    def picked(self, name: str, style: Style) -> str:
+        """Who chose what "score" or a part is of, in words: "deployable", "privileged", or "oracle, best of 6"."""
+        most = max((row.candidates for row in self.rows), default=1)
+        return f"{Pick.ORACLE.value}, best of {most}" if name in style.oracle and most > 1 else self.pick.value
 
     def mean(self, name: str = "score") -> float:
         """Mean over the expected scenarios that it applies to; NaN if there are none of them."""

@@ -6,12 +6,15 @@
   drive eval planner=expert split=val max_scenes=50
   drive eval planner=idm dataset=scenarionet dataset.root=/data/scenarionet
   drive eval benchmark=epdms_v2_2 planner=constant_velocity dataset=scenarionet dataset.root=/data/scenarionet
+  drive eval benchmark=l2_uniad planner=vla dataset=nuscenes dataset.root=/data/nuscenes         collisions too; or l2_stp3
+  drive eval benchmark=waymo_motion planner=vla                displacement, comfort, off-road, overlap; or ade_av2_5s
   drive eval planner=vla out=out/eval                          also writes results.json, table.md and pictures of plans; planners
                                                                evaluated on the same data into one folder share a table
 
 Prints the benchmark and its parts with 95 % bootstrap intervals over logs, coverage, think rate and the time of a plan (that of its batch over
 the batch; batch=1 gives the latency of one). A plan that cannot be decoded, a planner that fails and a scene that cannot be read score 0 (50 m
-in benchmark=l2_uniad and l2_stp3, where less is better), lower the coverage and make the exit code 1.
+and 100 % where less is better), lower the coverage and make the exit code 1. "pick" says whose choice a plan was: the planner's (deployable),
+a teacher's that reads the ground truth (privileged); a best of several alternatives is labelled oracle. `drive report out/eval` draws a page of it.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ def run(argv: list[str]) -> int:
     from drive.core.errors import ConfigError
     from drive.datasets.select import readable, select, spread
     from drive.report.plans import add_evaluation, refuse_other_results
-    from drive.report.tables import text_table
+    from drive.report.tables import counted, text_table
 
     config: Any = OmegaConf.to_container(load_config("eval", argv), resolve=True)
     require_at_least(config, {"batch": 1, "max_scenes": 0, "threads": 0}, "settings of eval")
@@ -49,7 +52,7 @@ def run(argv: list[str]) -> int:
     scenes, faults = readable(data.scenarios, spread(len(data.scenarios), count))
     result = evaluate(benchmark, scenes, planner, config["batch"], expected, [*data.faults, *faults], progress=True)
     print(text_table([result], data_title(config, count, len(data.scenarios)), benchmark.style))
-    for fault in result.faults:
+    for fault in counted(result.faults):
         print(f"not read: {fault}")
     if config["out"]:
         add_evaluation(Path(config["out"]), result, config, data.fingerprint, scenes, benchmark.style)

@@ -1,25 +1,32 @@
-"""usage: drive report RUN
+"""usage: drive report FOLDER
 
 Writes or refreshes report.html in a run folder: what was run, curves of every metric and, where the folder holds an evaluation,
-its table with the best and worst plans. One file: it can be mailed, opened without a network, and printed.
+its table with the best and worst plans. In the folder of an evaluation alone (drive eval out=), its table and plans. One file: it can be
+mailed, opened without a network, and printed.
 
 examples:
   drive report runs/20260131-235959-grpo
+  drive eval planner=vla out=out/eval && drive report out/eval
   drive eval planner=vla checkpoint=RUN out=RUN && drive report RUN    with a fresh evaluation in it
 """
 
 from __future__ import annotations
 
-HELP = "write or refresh the one-file HTML report of a run"
+HELP = "write or refresh the one-file HTML report of a run or an evaluation"
 
 
 def run(argv: list[str]) -> int:
-    """Write the report of the run folder named."""
+    """Write the report of the folder named."""
+    from pathlib import Path
+
     from drive.core.errors import ConfigError
-    from drive.core.runs import RunFolder
-    from drive.report.html import write_report
+    from drive.core.runs import STATUS, RunFolder
+    from drive.report.html import write_evaluation_report, write_report
+    from drive.report.tables import RESULTS
 
     if len(argv) != 1:
-        raise ConfigError("drive report takes one run folder: drive report runs/<date>-<name>")
-    print(write_report(RunFolder.open(argv[0])))
+        raise ConfigError("drive report takes one run folder or evaluation folder: drive report runs/<date>-<name>")
+    folder = Path(argv[0])
+    evaluation = (folder / RESULTS).is_file() and not (folder / STATUS).is_file()
+    print(write_evaluation_report(folder) if evaluation else write_report(RunFolder.open(folder)))
     return 0

@@ -1,4 +1,4 @@
-"""report.html: a run in one file that needs no network, no script and no file beside it."""
+"""report.html: a run or an evaluation in one file that needs no network, no script and no file beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from drive.core.files import atomic_write_text
 from drive.core.runs import RunFolder
 from drive.report.plans import extremes, parts_text, stored_picture
 from drive.report.plots import chart, metric_groups, metric_series, number
-from drive.report.tables import RESULTS, StoredResults, columns, data_words, heading, notes, read_results, table_cells
+from drive.report.tables import RESULTS, StoredResults, columns, counted, data_words, heading, notes, read_results, table_cells
 
 REPORT = "report.html"
 PAGE = Path(__file__).with_name("page.html")
@@ -27,10 +27,27 @@ def write_report(run: RunFolder) -> Path:
     """Write or refresh report.html in the run folder from what the folder holds; its path. Raises DataError on a damaged run folder."""
     stored = read_results(run.path) if (run.path / RESULTS).is_file() else None
     lines = run.metrics()
-    sections = [_head(run, lines), _evaluation(run, stored), _curves(lines), _last_values(lines), _settings(run)]
-    template, title = Template(PAGE.read_text(encoding="utf-8")), escape(f"{run.stage} · {run.path.name}")
-    page = template.substitute(title=title, body="\n".join(sections))
-    return atomic_write_text(run.path / REPORT, page)
+    sections = [_head(run, lines), _evaluation(run.path, stored), _curves(lines), _last_values(lines), _settings(run.config)]
+    return _write(run.path, f"{run.stage} · {run.path.name}", sections)
+
+
+def write_evaluation_report(folder: Path) -> Path:
+    """Write or refresh report.html in the folder of a `drive eval out=`; its path. Raises DataError where it holds no readable results."""
+    stored = read_results(folder)
+    facts = {
+        "planners": ", ".join(result.planner for result in stored.results),
+        "drive": stored.version,
+        "data": f"{data_words(stored.config, stored.fingerprint)}",
+    }
+    rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items())
+    name = folder.resolve().name
+    head = f'<header><h1>{escape(stored.style.name)}</h1><div class="under">{escape(name)}</div><dl>{rows}</dl></header>'
+    return _write(folder, f"{stored.style.name} · {name}", [head, _evaluation(folder, stored), _settings(stored.config)])
+
+
+def _write(folder: Path, title: str, sections: Sequence[str]) -> Path:
+    template = Template(PAGE.read_text(encoding="utf-8"))
+    return atomic_write_text(folder / REPORT, template.substitute(title=escape(title), body="\n".join(sections)))
 
 
 def _head(run: RunFolder, lines: Sequence[dict[str, Any]]) -> str:
@@ -52,7 +69,7 @@ def _head(run: RunFolder, lines: Sequence[dict[str, Any]]) -> str:
     return f'<header>{title}<div class="under">{escape(run.path.name)}</div><pre>{escape(command)}</pre><dl>{rows}</dl></header>'
 
 
-def _evaluation(run: RunFolder, stored: StoredResults | None) -> str:
+def _evaluation(folder: Path, stored: StoredResults | None) -> str:
     """The metric table, scores by kind of scene, best and worst plans of the first planner; empty where nothing was evaluated."""
     if stored is None:
         return ""
@@ -62,13 +79,13 @@ def _evaluation(run: RunFolder, stored: StoredResults | None) -> str:
         f"<h2>Evaluation</h2><p class='under'>{escape(heading(data_words(stored.config, stored.fingerprint), stored.style))}</p>",
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{shown}</tbody></table></div>',
         *(f'<p class="alarm">{escape(note)}</p>' for note in notes(stored.results)),
-        *(f'<p class="note">not read: {escape(fault)}</p>' for result in stored.results for fault in result.faults),
+        *(f'<p class="note">not read: {escape(fault)}</p>' for fault in counted(fault for result in stored.results for fault in result.faults)),
     ]
     first = next((result for result in stored.results if result.rows), None)
     if first is None:
         return "".join(parts)
     best, worst = extremes(first.rows, stored.style)
-    parts += [_by_kind(first, stored.style), *(_plans(run, first, f"{which} plans", rows, stored.style) for which, rows in (("Best", best), ("Worst", worst)))]
+    parts += [_by_kind(first, stored.style), *(_plans(folder, first, f"{which} plans", rows, stored.style) for which, rows in (("Best", best), ("Worst", worst)))]
     return f"<section>{''.join(parts)}</section>"
 
 
@@ -93,11 +110,11 @@ def _shown(score: float, style: Style) -> str:
     return f"{style.factor * score:.{style.digits}f}"
 
 
-def _plans(run: RunFolder, result: Result, title: str, rows: Sequence[int], style: Style) -> str:
+def _plans(folder: Path, result: Result, title: str, rows: Sequence[int], style: Style) -> str:
     """Pictures of some rows; rows that were not drawn are told in words."""
     figures = []
     for i in rows:
-        row, picture = result.rows[i], stored_picture(run.path, i)
+        row, picture = result.rows[i], stored_picture(folder, i)
         image = f'<img alt="{escape(f"plan in {row.scenario_id}", quote=True)}" src="{_data_uri(picture)}">' if picture else ""
         speech = f"{row.mode}: {row.reasoning}" if row.mode and row.reasoning else row.reasoning or row.mode
         said = f'<span class="words">{escape(speech)}</span>'
@@ -127,9 +144,9 @@ def _last_values(lines: Sequence[dict[str, Any]]) -> str:
     return f'<section><h2>Last values</h2><div class="last">{rows}</div></section>' if rows else ""
 
 
-def _settings(run: RunFolder) -> str:
-    config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
-    return f"<details><summary>Settings</summary><pre>{escape(config)}</pre></details>"
+def _settings(config: dict[str, Any]) -> str:
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return f"<details><summary>Settings</summary><pre>{escape(text)}</pre></details>"
 
 
 def _json(run: RunFolder, name: str) -> dict[str, Any]:

@@ -52,7 +52,9 @@ def parts_text(row: SceneRow, style: Style = PDMS) -> str:
     """ "nc 1  dac 1  ttc 0 ...", or the status where there was no plan."""
     if row.poses_ego is None:
         return f"no plan: {row.status.value}"
-    return "   ".join(f"{name} {row.parts[name]:.3g}" for name in style.shown if not math.isnan(row.parts[name]))
+    label = f" (oracle, best of {row.candidates})" if row.candidates > 1 else ""
+    shown = [(name, row.parts[name], label if name in style.oracle else "") for name in style.shown]
+    return "   ".join(f"{name} {value:.3g}{picked}" for name, value, picked in shown if not math.isnan(value))
 
 
 def add_evaluation(

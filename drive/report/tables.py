@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,28 @@ import numpy as np
 import drive
 from drive.benchmarks.named import style_of
 from drive.benchmarks.pdms import STYLE as PDMS
-from drive.benchmarks.results import Result, SceneRow, Style
+from drive.benchmarks.results import Pick, Result, SceneRow, Style
 from drive.core.errors import DataError
 from drive.core.files import atomic_write_text
 from drive.core.types import PlanStatus
 
 RESULTS, TABLE = "results.json", "table.md"
-FORMAT = 1
+FORMAT = 2
 FEW_LOGS = 5  # below which an interval over logs is told to say little
 
 
 def columns(style: Style) -> tuple[str, ...]:
     """Names of a table's columns."""
-    ending = ("coverage", "scenes", "logs", "p50 ms/plan", "p95 ms/plan", "think", "tokens")
+    ending = ("pick", "coverage", "scenes", "logs", "p50 ms/plan", "p95 ms/plan", "think", "tokens")
     return ("planner", f"{style.name} [95 %]", *style.shown, *ending)
+
+
+def value_text(name: str, value: float, result: Result, style: Style) -> str:
+    """A number of "score" or a part as a table shows it; "-" for NaN, and with who picked the plan where a best of several can be meant."""
+    if math.isnan(value):
+        return "-"
+    label = f" ({result.picked(name, style)})" if name in style.oracle else ""
+    return f"{style.factor * value:.{style.digits}f}{label}"
 
 
 def coverage_text(result: Result) -> str:
@@ -44,7 +53,7 @@ def heading(title: str, style: Style = PDMS) -> str:
 
 
 def table_cells(results: Sequence[Result], style: Style = PDMS) -> list[list[str]]:
-    """One row of text per result, in the order of `columns`; "-" for thought of planners without words and parts that apply to no scene."""
+    """One row of text per result, in the order of `columns`; "pick" is whose choice the plan was; "-" for thought of planners without words and parts that apply to no scene."""
     return [_cells(result, style) for result in results]
 
 
@@ -52,11 +61,11 @@ def _cells(result: Result, style: Style) -> list[str]:
     low, high = result.interval()
     speaks = any(row.mode for row in result.rows)
     scale, digits = style.factor, style.digits
-    parts = [scale * result.mean(name) for name in style.shown]
     return [
         result.planner,
         f"{scale * result.mean():.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]",
-        *("-" if math.isnan(part) else f"{part:.{digits}f}" for part in parts),
+        *(value_text(name, result.mean(name), result, style) for name in style.shown),
+        result.picked("score", style),
         coverage_text(result),
         str(result.expected),
         str(result.logs),
@@ -81,8 +90,20 @@ def notes(results: Sequence[Result]) -> list[str]:
         why["not read"] = result.expected - len(result.rows)
         reasons = ", ".join(f"{count} {name}" for name, count in why.items() if count)
         scored_of = f"{scored} of {result.expected} scenes scored ({reasons})"
-        said.append(f"PARTIAL: {result.planner} has {scored_of}; the others count {result.worst:g} in its means.")
+        others = "".join(f", {value:g} in {_few(result.worst_parts, value)}" for value in sorted(set(result.worst_parts.values())))
+        said.append(f"PARTIAL: {result.planner} has {scored_of}; the others count {result.worst:g} in its means{others}.")
     return said
+
+
+def counted(messages: Iterable[str]) -> list[str]:
+    """Each distinct message once, in order of first appearance, with how often it came."""
+    return [f"{message} ({count} times)" if count > 1 else message for message, count in Counter(messages).items()]
+
+
+def _few(worst: Mapping[str, float], value: float) -> str:
+    """The first parts that count `value`."""
+    names = [name for name, other in worst.items() if other == value]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def text_table(results: Sequence[Result], title: str, style: Style = PDMS) -> str:
@@ -159,6 +180,7 @@ def summary(result: Result, style: Style = PDMS) -> dict[str, Any]:
         "score": result.mean(),
         "score_interval": list(result.interval()),
         **{name: None if math.isnan(value) else value for name, value in parts.items()},
+        "picked": {name: result.picked(name, style) for name in ("score", *style.parts)},
         "coverage": result.coverage,
         "scenes": result.expected,
         "logs": result.logs,
@@ -176,6 +198,8 @@ def _result_to_json(result: Result, style: Style) -> dict[str, Any]:
         "expected": result.expected,
         "faults": list(result.faults),
         "worst": result.worst,
+        "worst_parts": dict(result.worst_parts),
+        "pick": result.pick.value,
         "rows": [_row_to_json(row) for row in result.rows],
     }
 
@@ -188,7 +212,7 @@ def _row_to_json(row: SceneRow) -> dict[str, Any]:
 
 def _result_from_json(item: Mapping[str, Any]) -> Result:
     rows = [_row_from_json(row) for row in item["rows"]]
-    return Result(item["planner"], rows, item["expected"], list(item["faults"]), item.get("worst", 0.0))
+    return Result(item["planner"], rows, item["expected"], list(item["faults"]), item["worst"], item["worst_parts"], Pick(item["pick"]))
 
 
 def _row_from_json(row: Mapping[str, Any]) -> SceneRow:

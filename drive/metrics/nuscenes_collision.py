@@ -1,0 +1,124 @@
+"""nuScenes' open-loop collision rates of ST-P3 and of UniAD: the planned box on a grid of what really stood there.
+
+Both: 200 x 200 cells of 0.5 m, an ego box of 4.084 x 1.85 m that is never turned and lies 0.5 m ahead of the waypoint; a step at
+which the log's own box touches an obstacle is no collision, and stays in the denominator. Two kinds: "box" (obj_box_col, what papers
+print) and "point" (obj_col, the waypoint alone). Neither asks whether anything was hit before.
+
+| | ST-P3 6b11e13 | UniAD 532fc33 |
+| --- | --- | --- |
+| obstacles | vehicles, bicycles, pedestrians that were seen in one of the three input frames | vehicles and bicycles annotated at the step |
+| drawn | in each step's ego frame, then warped (nearest cell) to the present | in the present lidar's frame |
+| rate at k s | mean over the steps up to k | at the step |
+| future unknown | not in its set | no collision |
+
+ST-P3's grid is centred on the rear axle (its comment says the lidar) while its waypoints are the lidar's: the car stands 0.94 m too far
+back. Its warp takes the other frame's position without turning it. Both are part of its numbers, and kept. Sources: ST-P3 metrics.py,
+NuscenesData.py, utils/geometry.py; UniAD planning_metrics.py, occflow_label.py. Boxes are flat here: no roll, no pitch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive.core.errors import DataError
+from drive.core.geometry import Array, box_corners, relative
+from drive.metrics.bev_raster import fill_polygons
+from drive.metrics.nuscenes_l2 import SECONDS, STEPS
+
+CELL, CELLS = 0.5, 200  # m, and cells to a side
+HALF = CELL * CELLS / 2.0  # m
+FIRST = -HALF + CELL / 2.0  # m, middle of the first cell
+EGO_ROWS, EGO_COLUMNS = np.arange(97, 105), np.arange(98, 102)  # cells whose middle lies in the ego box at the origin
+Grids = NDArray[np.bool_]
+
+
+def uniad_occupancy(boxes_ego: Array, size: Array, valid: NDArray[np.bool_], lidar_from_ego: Array) -> Grids:
+    """Grids (6, 200, 200), rows ahead, columns to the right of the present's lidar.
+
+    boxes_ego (A, 6, 3) are box centres in the present ego frame at the six steps, size (A, 2+) length and width, valid (A, 6).
+    """
+    corners = box_corners(boxes_ego, size[:, None, 0], size[:, None, 1])  # (A, 6, 4, 2)
+    right_ahead = corners @ lidar_from_ego[:2, :2].T + lidar_from_ego[:2, 3]
+    return _drawn(right_ahead, valid)
+
+
+def stp3_occupancy(boxes_world: Array, size: Array, valid: NDArray[np.bool_], ego_world: Array, present_world: Array) -> Grids:
+    """Grids (6, 200, 200), rows ahead, columns to the left of the present's rear axle.
+
+    boxes_world (A, 6, 3) are box centres at the six steps, ego_world (6, 3) and present_world (3,) rear axles.
+    """
+    there = relative(ego_world[None], boxes_world)  # each step in its own ego frame
+    corners = box_corners(there, size[:, None, 0], size[:, None, 1])[..., ::-1]
+    drawn = _drawn(corners, valid)
+    moved = relative(present_world, ego_world)
+    return np.stack([_warped(grid, pose) for grid, pose in zip(drawn, moved)])
+
+
+def _drawn(across_ahead: Array, valid: NDArray[np.bool_]) -> Grids:
+    """Grids of corners (A, 6, 4, 2), metres across and ahead; a corner goes to the nearest line between cells, as upstream rounds it."""
+    agents, steps = np.nonzero(valid)
+    corners = np.round((across_ahead[agents, steps] + HALF) / CELL).astype(np.int64)
+    return fill_polygons(corners, steps, STEPS, CELLS)
+
+
+def _warped(grid: Grids, pose: Array) -> Grids:
+    """A grid drawn in the ego frame at `pose` (3,) (in the present's), as ST-P3 shows it in the present's: see the module's note."""
+    middle = (np.arange(CELLS) + 0.5) / CELLS * 2.0 - 1.0  # -1..1, as grid_sample has it
+    ahead, left = middle[:, None], middle[None, :]
+    c, s = np.cos(pose[2]), np.sin(pose[2])
+    row = _cell(s * left + c * ahead - pose[0] / HALF)
+    column = _cell(c * left - s * ahead + pose[1] / HALF)
+    inside = (row >= 0) & (row < CELLS) & (column >= 0) & (column < CELLS)
+    return grid[np.where(inside, row, 0), np.where(inside, column, 0)] & inside
+
+
+def _cell(normalised: Array) -> NDArray[np.int64]:
+    return np.round(((normalised + 1.0) * CELLS - 1.0) / 2.0).astype(np.int64)
+
+
+def _hits(waypoints: Array, grids: Grids) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether box and point (..., 6) of waypoints (..., 6, 2), metres across and ahead, lie on a cell of grids (6, 200, 200).
+
+    Box cells beyond the border count as the border's; a point beyond it hits nothing.
+    """
+    across, ahead = waypoints[..., 0], waypoints[..., 1]
+    step = np.arange(STEPS)
+    rows = np.clip(np.trunc(EGO_ROWS + ahead[..., None] / CELL), 0, CELLS - 1).astype(np.int64)
+    columns = np.clip(np.trunc(EGO_COLUMNS + across[..., None] / CELL), 0, CELLS - 1).astype(np.int64)
+    box = grids[step[:, None, None], rows[..., :, None], columns[..., None, :]].any(axis=(-2, -1))
+    row, column = np.trunc((ahead - FIRST) / CELL), np.trunc((across - FIRST) / CELL)
+    inside = (row >= 0) & (row < CELLS) & (column >= 0) & (column < CELLS)
+    at = np.where(inside, row, 0).astype(np.int64), np.where(inside, column, 0).astype(np.int64)
+    return np.asarray(box), inside & grids[(step, *at)]
+
+
+def collisions(
+    plans: Array, truth: Array, known: NDArray[np.bool_], grids: Grids, columns_to_left: bool = False
+) -> dict[str, NDArray[np.bool_]]:
+    """Which steps collide, "box" and "point" (..., 6), of lidar positions (..., 6, 2) right and ahead, as `drive.metrics.nuscenes_l2` has them.
+
+    truth (6, 2) is the log's, `known` (6,) where it has a future; columns_to_left: ST-P3's grids. Raises DataError on other shapes, and on
+    NaN.
+    """
+    plans, truth = np.asarray(plans, np.float64), np.asarray(truth, np.float64)
+    if plans.shape[-2:] != (STEPS, 2) or truth.shape != (STEPS, 2) or known.shape != (STEPS,) or grids.shape != (STEPS, CELLS, CELLS):
+        raise DataError(f"collisions take plans (…, {STEPS}, 2), truth, known and grids of {STEPS} steps, got {plans.shape}, {truth.shape}, {grids.shape}")
+    truth = np.where(known[:, None], truth, 0.0)
+    if not (np.isfinite(plans).all() and np.isfinite(truth).all()):
+        raise DataError("collisions take finite plans and known truth, got NaN or infinity")
+    side = np.array([-1.0, 1.0]) if columns_to_left else np.ones(2)
+    counted = known & ~_hits(truth * side, grids)[0]
+    box, point = _hits(plans * side, grids)
+    return {"box": box & counted, "point": point & counted}
+
+
+def at_seconds(steps: NDArray[np.bool_]) -> Array:
+    """UniAD's: 0 or 1 (..., 3) at 1, 2 and 3 s of `collisions` (..., 6)."""
+    return np.asarray(steps, np.float64)[..., [2 * second - 1 for second in SECONDS]]
+
+
+def up_to_seconds(steps: NDArray[np.bool_]) -> Array:
+    """ST-P3's: share (..., 3) of the steps up to 1, 2 and 3 s of `collisions` (..., 6)."""
+    values = np.asarray(steps, np.float64)
+    return np.stack([values[..., : 2 * second].mean(axis=-1) for second in SECONDS], axis=-1)
