@@ -78,9 +78,11 @@ def test_driving_into_the_car_ahead_collides_when_it_is_met(data):
 def test_an_obstacle_that_the_inputs_hid_is_none_to_stp3(data):
     scene = data[4]
     assert stp3_grids(scene).any()
-    hidden = np.zeros(scene.agents.valid.shape, bool)
-    hidden[:, : scene.present + 1] = True
-    assert not stp3_grids(replace(scene, notes={**scene.notes, "hidden": hidden.tolist()})).any()
+    now = scene.notes["log_step"]
+    always = {agent: list(range(now + 1)) for agent in scene.agents.ids}
+    assert not stp3_grids(replace(scene, notes={**scene.notes, "hidden": always})).any()
+    once_seen = {agent: [now - 1, now] for agent in scene.agents.ids}
+    np.testing.assert_array_equal(stp3_grids(replace(scene, notes={**scene.notes, "hidden": once_seen})), stp3_grids(scene))
 
 
 class Offset(ConstantVelocity):

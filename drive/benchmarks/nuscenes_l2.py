@@ -2,7 +2,7 @@
 
 They measure likeness to the log, not driving: constant velocity does well. A plan that fails, and a sample that cannot be read, counts
 as far off as the protocols' grid reaches, and as a collision at every step. "col" is of the box (obj_box_col), "point col" of the
-waypoint (obj_col), not shown. Where notes["hidden"] (agents, steps) says which boxes have nuScenes' lowest visibility, ST-P3's input
+waypoint (obj_col), not shown. Where notes["hidden"] (steps of the log, by agent) says which boxes have nuScenes' lowest visibility, ST-P3's input
 frames leave them out, as it does; a reader that does not know leaves a few obstacles more.
 """
 
@@ -92,8 +92,10 @@ def stp3_grids(scenario: Scenario) -> Grids:
     """ST-P3's grids (6, 200, 200) of a sample with two key frames before it and six after."""
     poses, valid = future_boxes(scenario)
     _, seen = future_boxes(scenario, -PAST, PAST + 1)
-    if "hidden" in scenario.notes:
-        seen &= ~np.asarray(scenario.notes["hidden"], bool)[:, scenario.present - PAST : scenario.present + 1]
+    for row, agent in enumerate(scenario.agents.ids):
+        for step in scenario.notes.get("hidden", {}).get(agent, ()):  # of the log
+            if 0 <= (k := step - scenario.notes["log_step"] + PAST) <= PAST:
+                seen[row, k] = False
     valid &= (seen.any(axis=1) & np.isin(scenario.agents.types, (*WHEELS, AgentType.PEDESTRIAN)))[:, None]
     ego = scenario.ego.poses_world[scenario.present :]
     return stp3_occupancy(poses, scenario.agents.size, valid, ego[1 : STEPS + 1], ego[0])

@@ -18,6 +18,17 @@ LIMITS = {  # by dataset
     "lights, pedestrians or weather, and must not drive anything real.",
     "av2": "Trained on Argoverse 2 logs whose cameras were rendered from map and boxes: it knows nothing of real pictures, and must not drive "
     "anything real. Argoverse's licence (CC BY-NC-SA 4.0) may bind the weights as well.",
+    "av2_forecasting": "Trained on Argoverse 2 forecasting scenarios whose cameras were rendered from map and boxes: it knows nothing of real pictures, "
+    "and must not drive anything real. Argoverse's licence (CC BY-NC-SA 4.0) may bind the weights as well.",
+    "cache": "Trained on converted driving logs: it must not drive anything real. The logs' licence may bind the weights as well.",
+    "l5kit": "Trained on Lyft Level 5 logs whose cameras were rendered from boxes: it knows nothing of real pictures, and must not drive anything "
+    "real. The data's licence (CC BY-NC-SA 4.0) may bind the weights as well.",
+    "navsim": "Trained on NAVSIM logs: it must not drive anything real. nuPlan's terms (CC BY-NC-SA 4.0) may bind the weights as well.",
+    "nuplan": "Trained on nuPlan logs: it must not drive anything real. nuPlan's terms (CC BY-NC-SA 4.0) may bind the weights as well.",
+    **dict.fromkeys(
+        ("waymo_e2e", "waymo_motion", "waymo_perception"),
+        "Trained on Waymo Open Dataset logs: it must not drive anything real. Waymo's licence (non-commercial) binds the weights as well.",
+    ),
     "nuscenes": "Trained on nuScenes logs: it must not drive anything real. nuScenes' terms (non-commercial) may bind the weights as well.",
     "scenarionet": "Trained on real driving logs whose cameras were rendered from map and boxes: it knows nothing of real pictures, and must not "
     "drive anything real. The logs' licence may bind the weights as well.",

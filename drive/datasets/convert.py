@@ -154,13 +154,13 @@ def _converted(reader: Reader, entries: list[Entry], root: Path, out: Path, work
             yield _convert_one(reader, entry, root, out)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process that runs threads (tqdm) may lock up
-    pool = ProcessPoolExecutor(min(workers, len(entries)), mp_context=context, initializer=end_with_parent)
+    pool = ProcessPoolExecutor(min(workers, len(entries)), mp_context=context, initializer=_start_worker, initargs=(reader, root, out))
     pending: list[Future[Record | str]] = []
     waiting = iter(entries)
     try:
         while True:
             while len(pending) < 2 * workers and (entry := next(waiting, None)) is not None:
-                pending.append(pool.submit(_convert_one, reader, entry, root, out))
+                pending.append(pool.submit(_work, entry))
             if not pending:
                 return
             yield pending.pop(0).result()
@@ -168,6 +168,22 @@ def _converted(reader: Reader, entries: list[Entry], root: Path, out: Path, work
         raise DriveError(f"a worker that converts {root} was killed (out of memory?): run the command again with fewer workers") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+_job: tuple[Reader, Path, Path] | None = None  # of this worker process: a reader may hold tables, which go over once
+
+
+def _start_worker(reader: Reader, root: Path, out: Path) -> None:
+    global _job
+    end_with_parent()
+    _job = (reader, root, out)
+
+
+def _work(entry: Entry) -> Record | str:
+    if _job is None:
+        raise DriveError("a converting worker was not started by convert()")
+    reader, root, out = _job
+    return _convert_one(reader, entry, root, out)
 
 
 class CacheReader:

@@ -78,6 +78,11 @@ def read_log(
         raise DataError(f"{tables.folder}/sample_data.json: the images of {', '.join(channels)} in {scene.name} are not of one size")
     can, city = tables.root / "can_bus" / f"{scene.name}_pose.json", expansion_file(tables.root, scene.location)
     tokens = tuple(sample["token"] for sample in scene.samples)
+    hidden: dict[str, list[int]] = {}  # steps at which an instance's box has the lowest visibility
+    for step, boxes in enumerate(scene.annotations):
+        for box in boxes:
+            if box.hidden:
+                hidden.setdefault(box.instance, []).append(step)
     language = {step: questions[token, sample] for step, sample in enumerate(tokens) if (token, sample) in questions} if questions else {}
     return Log(
         log_id=scene.name,
@@ -95,7 +100,7 @@ def read_log(
         images=images,
         language=language,
         presents=tuple(range(len(tokens))),
-        notes={"lidar_from_ego": np.linalg.inv(lidar).tolist(), "location": scene.location},
+        notes={"lidar_from_ego": np.linalg.inv(lidar).tolist(), "location": scene.location, "hidden": hidden},
         step_notes={"sample_token": tokens, "prolonged_frames": [max(HISTORY - step, 0) for step in range(len(tokens))]},
     )
 

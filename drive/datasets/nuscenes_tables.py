@@ -61,6 +61,7 @@ class Box:
     token: str
     instance: str
     values: Array | str  # (6,) x, y, heading, length, width, height; world, m and rad; or what is wrong with it
+    hidden: bool  # of the lowest visibility, 0 to 40 %; False where the tables do not tell
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ class NuScenesTables:
         names = {token: token for token in self._tables["instance"]}  # one text for each, not one a box
         for record in self.records("sample_annotation"):
             if record["sample_token"] in samples:
-                box = Box(record["token"], names.get(record["instance_token"], record["instance_token"]), self._box(record))
+                hidden = str(record.get("visibility_token", "")) == "1"
+                box = Box(record["token"], names.get(record["instance_token"], record["instance_token"]), self._box(record), hidden)
                 self._boxes[record["sample_token"]].append(box)
 
     def _box(self, record: Mapping[str, Any]) -> Array | str:

@@ -37,7 +37,7 @@ def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Sele
     if config["name"] == "nuscenes":
         from drive.datasets.nuscenes import NuScenesDataset
 
-        scenes = NuScenesDataset(config["root"], split, config["version"], config["camera"])
+        scenes = NuScenesDataset(config["root"], split, config["version"], config["camera"], config["drivelm"])
         return Selected(scenes, scenes.fingerprint, scenes.expected, tuple(scenes.faults))
     if config["name"] == "navsim":
         from drive.datasets.navsim import NavsimDataset, NavsimReader, read_filter
@@ -66,6 +66,18 @@ def make_reader(config: Mapping[str, Any]) -> Reader:
         from drive.datasets.navsim import NavsimReader, read_filter
 
         return NavsimReader(_folder(config["maps"]), _folder(config["sensors"]), config["cameras"], read_filter(config["filter"]))
+    if config["name"] == "av2_forecasting":
+        from drive.datasets.av2_forecasting import Av2ForecastingReader
+
+        return Av2ForecastingReader()
+    if config["name"] == "l5kit":
+        from drive.datasets.l5kit import L5KitReader
+
+        return L5KitReader()
+    if config["name"] == "nuscenes":
+        from drive.datasets.nuscenes import NuScenesReader
+
+        return NuScenesReader(config["version"], config["camera"], config["drivelm"])
     if config["name"] == "waymo_motion":
         from drive.datasets.waymo_motion import WaymoMotionReader
 

@@ -105,9 +105,18 @@ class _FromBuffer(_Builder):
         return array.reshape(shape, order="F" if order == "F" else "C")
 
 
+class _Latin1(_Builder):
+    """Python 2's way to write bytes, which protocol 2 pickles of numpy data still take: a text and its encoding."""
+
+    __slots__ = ()
+
+    def __call__(self, text: Any, encoding: Any) -> bytes:
+        return text.encode("latin1") if isinstance(text, str) and encoding == "latin1" else _refuse(f"bytes encoded as {encoding!r}")
+
+
 def _admitted() -> dict[tuple[str, str], Any]:
     names: dict[tuple[str, str], Any] = {("builtins", name): getattr(builtins, name) for name in _CONTAINERS}
-    names |= {("numpy", "ndarray"): _Ndarray(), ("numpy", "dtype"): _Dtype}
+    names |= {("numpy", "ndarray"): _Ndarray(), ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _Latin1()}
     for core in ("numpy.core", "numpy._core"):
         names |= {(f"{core}.multiarray", "_reconstruct"): _Reconstruct(), (f"{core}.multiarray", "scalar"): _Scalar()}
         names[(f"{core}.numeric", "_frombuffer")] = _FromBuffer()
