@@ -1,0 +1,67 @@
+"""Reasoning by rule: the expert says from the privileged scene why, the log says what was done, and where they disagree there is no text."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any
+
+from drive.core.types import Scenario
+from drive.datasets.annotations import Annotation, Verdict
+from drive.planners import decision, reasoning
+from drive.planners.pdm import PdmExpert
+from drive.stages.annotate_rules import as_driven, contradiction, driven, meta_action
+
+
+class RuleAnnotator:
+    """Annotates with the expert's words; see `Annotator` in annotate.py."""
+
+    name = "rule"
+    concurrency = 1
+
+    def __init__(self) -> None:
+        self.expert = PdmExpert()
+
+    def identity(self) -> dict[str, Any]:
+        """The words and the rules that choose them."""
+        words = "".join(inspect.getsource(part) for part in (reasoning, decision))
+        return {"source": "rule", "rules_sha256": hashlib.sha256(words.encode()).hexdigest()}
+
+    def start(self) -> None:
+        """Nothing is to be reached."""
+
+    def stop(self) -> None:
+        """Nothing waits."""
+
+    def cost(self, row: Annotation) -> float:
+        """Nothing is paid."""
+        return 0.0
+
+    def task(self, index: int, scenario: Scenario) -> Callable[[], Annotation]:
+        """The annotation of one scene, made by the function that is returned."""
+        return lambda: self._annotate(index, scenario)
+
+    def _annotate(self, index: int, scenario: Scenario) -> Annotation:
+        clock = time.perf_counter()
+        scene, plan = scenario.privileged(), driven(scenario)
+        action = meta_action(plan, scene.ego.speed)
+        try:
+            self.expert.plan_privileged([scene])
+        except Exception as error:  # a scene that the expert cannot plan in has no text; it is counted, and the others go on
+            fault, text, is_complex = f"expert: {type(error).__name__}: {error}", "", None
+        else:
+            told = as_driven(self.expert.last_decisions[0], plan, action)
+            fault, text, is_complex = contradiction(told, action, plan, scene), reasoning.describe(told), told.is_complex
+        return Annotation(
+            index=index,
+            id=scenario.id,
+            verdict=Verdict.REJECTED if fault else Verdict.ACCEPTED,
+            source=self.name,
+            reasoning="" if fault else text,
+            complex=is_complex,
+            action=action.phrase,
+            reasons=(fault,) if fault else (),
+            seconds=round(time.perf_counter() - clock, 3),
+        )
