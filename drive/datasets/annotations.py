@@ -10,6 +10,7 @@ faults of refused answers) is for whoever checks the file.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -107,11 +108,17 @@ class AnnotationLog:
         self.rows = read_annotations(self.path)
 
     def append(self, row: Annotation) -> None:
-        """Add a line and fsync it."""
-        with disk_errors(self.path), open(self.path, "a", encoding="utf-8", newline="\n") as file:
-            file.write(row.line())
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a line and fsync it; a line that the disk did not take whole is taken back. Raises DriveError on a full disk."""
+        data = row.line().encode()
+        with disk_errors(self.path), open(self.path, "ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
         self.rows.append(row)
 
 

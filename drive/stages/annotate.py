@@ -133,7 +133,8 @@ def _work(run: _Run, scenarios: Sequence[Scenario], indexes: list[int], bar: tqd
             if row is not None:
                 run.write(row)
             bar.update()
-            bar.set_postfix_str(f"{run.spent:.2f} spent" if run.spent else "")
+            if run.spent:
+                bar.set_postfix_str(f"{run.spent:.2f} spent", refresh=False)
 
     try:
         for task in tasks:

@@ -189,7 +189,7 @@ def _answer(reply: bytes) -> Answer:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"a reply that is no chat completion ({type(error).__name__}: {error})") from error
     known = [count for count in counts if type(count) is int and count >= 0]
-    return Answer(text, cut_off, *known) if len(known) == 2 else Answer(text, cut_off, metered=False)
+    return Answer(text, cut_off, known[0], known[1]) if len(known) == 2 else Answer(text, cut_off, metered=False)
 
 
 def _retry_after(value: str | None) -> float:

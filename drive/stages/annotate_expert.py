@@ -10,8 +10,8 @@ from typing import Any
 
 from drive.core.types import Scenario
 from drive.datasets.annotations import Annotation, Verdict
-from drive.planners import decision, reasoning
-from drive.planners.pdm import PdmExpert
+from drive.planners import decision, pdm, reasoning
+from drive.stages import annotate_rules
 from drive.stages.annotate_rules import as_driven, contradiction, driven, meta_action
 
 
@@ -22,11 +22,11 @@ class RuleAnnotator:
     concurrency = 1
 
     def __init__(self) -> None:
-        self.expert = PdmExpert()
+        self.expert = pdm.PdmExpert()
 
     def identity(self) -> dict[str, Any]:
         """The words and the rules that choose them."""
-        words = "".join(inspect.getsource(part) for part in (reasoning, decision))
+        words = "".join(inspect.getsource(part) for part in (reasoning, decision, pdm, annotate_rules))
         return {"source": "rule", "rules_sha256": hashlib.sha256(words.encode()).hexdigest()}
 
     def start(self) -> None:

@@ -210,9 +210,8 @@ def _wrong_numbers(text: str, numbers: SceneNumbers, config: CheckConfig) -> lis
         if _OBJECT.search(clause):
             is_lead = numbers.lead is not None and _LEAD.search(clause)
             there = (numbers.lead,) if numbers.lead is not None and is_lead else numbers.distances
-            for said in map(float, _METRES.findall(clause)):
-                if not any(abs(said - true) <= config.distance_m + 0.25 * true for true in there):
-                    faults.append(f"distance: {said:g} m, where {'the lead is not' if is_lead else 'nothing is'}")
+            wrong = [said for said in map(float, _METRES.findall(clause)) if not any(abs(said - true) <= config.distance_m + 0.25 * true for true in there)]
+            faults += [f"distance: {said:g} m, where {'the lead is not' if is_lead else 'nothing is'}" for said in wrong]
         elif _EGO.search(clause):
             for size, unit in _PACE.findall(clause):
                 said = float(size) * _TO_MS[unit.lower()]

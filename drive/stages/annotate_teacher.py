@@ -25,7 +25,17 @@ from drive.core.seeds import stream
 from drive.core.types import Observation, Scenario
 from drive.datasets.annotations import Annotation, Verdict
 from drive.stages.annotate_client import Answer, AskFailed, ChatClient, Stopped, key_from
-from drive.stages.annotate_rules import SPEEDS, STEPS, WAYS, CheckConfig, MetaAction, SceneNumbers, check_answer, driven, meta_action
+from drive.stages.annotate_rules import (
+    SPEEDS,
+    STEPS,
+    WAYS,
+    CheckConfig,
+    MetaAction,
+    SceneNumbers,
+    check_answer,
+    driven,
+    meta_action,
+)
 
 JPEG_QUALITY = 90
 
