@@ -39,7 +39,7 @@ def run(argv: list[str]) -> int:
     indexes = spread(total, config["max_scenes"] or total)
     folder = Path(config["out"]) / config["split"]
     command = shlex.join([Path(sys.argv[0]).name, "data", "annotate", *argv])
-    max_cost = config["teacher"]["max_cost"] if config["source"] == "teacher" else None
+    max_cost = config["teacher"]["max_cost"] if config["source"] == "teacher" else 0.0
     facts = annotate(data, config["split"], annotator, folder, indexes, command, max_cost)["facts"]
     print(
         f"{facts['scenes_done']} of {facts['scenes_asked_for']} scenes done: {facts['accepted']} accepted, {facts['rejected']} rejected, "

@@ -62,7 +62,7 @@ class _Run:
 
     log: AnnotationLog
     annotator: Annotator
-    max_cost: float | None
+    max_cost: float  # 0 sets no limit
     unread: list[str] = field(default_factory=list)  # scenes that could not be read, and why
     failed_in_a_row: int = 0
     spent: float = 0.0
@@ -71,7 +71,7 @@ class _Run:
 
     def affordable(self, in_flight: int) -> bool:
         """Whether one more scene fits the budget, if it and those in flight cost as much as the dearest so far."""
-        if self.max_cost is not None and (self.spent >= self.max_cost or self.spent + (in_flight + 1) * self.dearest > self.max_cost):
+        if self.max_cost and (self.spent >= self.max_cost or self.spent + (in_flight + 1) * self.dearest > self.max_cost):
             self.out_of_money = True
         return not self.out_of_money
 
@@ -80,8 +80,8 @@ class _Run:
         self.log.append(row)
         cost = self.annotator.cost(row)
         self.spent, self.dearest = self.spent + cost, max(self.dearest, cost)
-        if self.max_cost is not None and row.unmetered:
-            raise DriveError("the teacher's server tells no token usage, so max_cost cannot be kept: give teacher.max_cost=null to go on without")
+        if self.max_cost and row.unmetered:
+            raise DriveError("the teacher's server tells no token usage, so max_cost cannot be kept: give teacher.max_cost=0 to go on without")
         self.failed_in_a_row = self.failed_in_a_row + 1 if row.verdict is Verdict.FAILED else 0
         if self.failed_in_a_row >= GIVE_UP + self.annotator.concurrency:
             raise DriveError(f"{self.failed_in_a_row} scenes in a row had no answer, the last: {row.reasons[-1]}; mend the server and run the same command again")
@@ -94,7 +94,7 @@ def annotate(
     folder: Path | str,
     indexes: Sequence[int],
     command: str,
-    max_cost: float | None = None,
+    max_cost: float = 0.0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Annotate the scenes `indexes` of `data` into `folder`, going on where an earlier run ended; returns the card.

@@ -57,15 +57,15 @@ class TeacherConfig:
     image_format: Literal["png", "jpeg"] = "png"
     price_input: float = 0.0  # per million tokens, in any currency
     price_output: float = 0.0
-    max_cost: float | None = None  # in the same currency
+    max_cost: float = 0.0  # in the same currency; 0 sets no limit
     checks: CheckConfig = field(default_factory=CheckConfig)
 
     def __post_init__(self) -> None:
-        faults = at_least(1, self, "concurrency", "asks", "max_tokens") + at_least(0, self, "retries", "temperature", "frames", "price_input", "price_output")
+        faults = at_least(1, self, "concurrency", "asks", "max_tokens") + at_least(0, self, "retries", "temperature", "frames", "price_input", "price_output", "max_cost")
         faults += above(0.0, self, "timeout_s")
         if self.temperature == 0.0 and self.asks > 1:
             faults.append("temperature=0 gives the same answer again: take asks=1, or a temperature above 0")
-        if self.max_cost is not None and self.price_input + self.price_output <= 0.0:
+        if self.max_cost and self.price_input + self.price_output <= 0.0:
             faults.append("max_cost needs price_input and price_output")
         refuse(faults)
 
