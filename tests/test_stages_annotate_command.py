@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 from openai_server import MODEL, TeacherServer
-from scenarionet_logs import record, write
+from scenarionet_logs import STEPS, record, write
 
 from drive.cli.config import load_config, to_dataclass
 from drive.cli.data_annotate import run
@@ -18,7 +19,8 @@ from drive.stages.annotate_teacher import TeacherConfig
 def logs(tmp_path):
     folder = tmp_path / "logs"
     folder.mkdir()
-    write(folder / "scene-0061.pkl", record("scene-0061"))
+    straight_on = np.column_stack([5.0 + 0.8 * np.arange(STEPS), np.zeros((STEPS, 2))])
+    write(folder / "scene-0061.pkl", record("scene-0061", poses=straight_on))
     return ["dataset=scenarionet", f"dataset.root={folder}", f"out={tmp_path / 'out'}"]
 
 
