@@ -19,6 +19,7 @@ from drive.datasets.annotations import (
     AnnotationLog,
     Verdict,
     annotated,
+    data_identity,
     latest,
     read_annotations,
     read_card,
@@ -32,11 +33,16 @@ REJECTED = Annotation(1, "toy-1", Verdict.REJECTED, "rule", reasons=("action: no
 FAILED = Annotation(2, "toy-2", Verdict.FAILED, "rule", reasons=("no answer: time-out",))
 
 
+def toy(root, **changes):
+    """The dataset's section."""
+    return {"name": "toy", "root": "here", "workers": 2, "train_scenes": 4, "stride": 5, "camera": "", "annotations": str(root), **changes}
+
+
 def write(root, *rows, fingerprint=DATA.fingerprint, split="train"):
     folder = root / split
     folder.mkdir(exist_ok=True)
     (folder / LINES).write_text("".join(row.line() for row in rows), encoding="utf-8")
-    (folder / CARD).write_text(json.dumps({"identity": {"fingerprint": fingerprint}}))
+    (folder / CARD).write_text(json.dumps({"identity": {**data_identity(DATA, toy(root), split), "fingerprint": fingerprint, "source": "rule"}}))
     return folder
 
 
@@ -141,26 +147,34 @@ def test_the_join_replaces_the_reasoning_by_id_and_nothing_else():
 def test_a_split_is_joined_with_its_own_file_and_the_fingerprint_is_of_both(tmp_path, caplog):
     write(tmp_path, GOOD, REJECTED)
     with caplog.at_level(logging.WARNING):
-        joined = annotated(DATA, tmp_path, "train")
+        joined = annotated(DATA, toy(tmp_path), "train")
     assert joined.scenarios[0].reasoning == GOOD.reasoning and joined.expected == 4 and joined.faults == DATA.faults
     assert "1 of 4 scenes have a reasoning (1 rejected, 0 failed, 2 not annotated)" in caplog.text
     assert joined.fingerprint != DATA.fingerprint and len(joined.fingerprint) == 64
-    assert annotated(DATA, tmp_path, "train").fingerprint == joined.fingerprint
+    assert annotated(DATA, toy(tmp_path), "train").fingerprint == joined.fingerprint
     write(tmp_path, GOOD)
-    assert annotated(DATA, tmp_path, "train").fingerprint != joined.fingerprint
+    assert annotated(DATA, toy(tmp_path), "train").fingerprint != joined.fingerprint
 
 
 def test_annotations_of_other_data_and_missing_ones_are_refused(tmp_path, caplog):
     with pytest.raises(DataError, match="missing or no card"):
-        annotated(DATA, tmp_path, "train")
+        annotated(DATA, toy(tmp_path), "train")
     with pytest.raises(DataError, match="missing or no card"):
-        annotated(DATA, tmp_path / "nowhere", "val")
+        annotated(DATA, toy(tmp_path / "nowhere"), "val")
     write(tmp_path, GOOD, split="val")
     with pytest.raises(DataError, match="missing or no card"):
-        annotated(DATA, tmp_path, "train")
+        annotated(DATA, toy(tmp_path), "train")
     with caplog.at_level(logging.WARNING):
-        assert annotated(DATA, tmp_path, "test") is DATA
+        assert annotated(DATA, toy(tmp_path), "test") is DATA
     assert "no annotations of the split test" in caplog.text
     write(tmp_path, GOOD, fingerprint="b" * 64)
-    with pytest.raises(DataError, match="annotates other data .fingerprint bbbbbbbbbbbb, not aaaaaaaaaaaa"):
-        annotated(DATA, tmp_path, "train")
+    with pytest.raises(DataError, match=r"annotates other data .fingerprint bbb.*, not aaa"):
+        annotated(DATA, toy(tmp_path), "train")
+    write(tmp_path, GOOD)
+    with pytest.raises(DataError, match="scenes 4, not 3"):
+        annotated(replace(DATA, scenarios=SCENES[:3]), toy(tmp_path), "train")
+    with pytest.raises(DataError, match=r"dataset\.stride 5, not 10"):
+        annotated(DATA, toy(tmp_path, stride=10), "train")
+    with pytest.raises(DataError, match=r"dataset\.camera , not CAM_FRONT"):  # the teacher saw other pictures than the student would
+        annotated(DATA, toy(tmp_path, camera="CAM_FRONT"), "train")
+    assert annotated(DATA, {**toy(tmp_path), "root": "moved", "workers": 9, "train_scenes": 9}, "train").scenarios[0].reasoning == GOOD.reasoning

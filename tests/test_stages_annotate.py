@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from drive.stages.scenes import TeacherStore
 
 SCENES = [toy_scenario(i, reasoning=False) for i in range(6)]
 DATA = Selected(SCENES, "f" * 64, 6)
+TOY = {"name": "toy", "root": "here", "stride": 5}
 
 
 @pytest.fixture(autouse=True)
@@ -41,13 +43,13 @@ def quick(monkeypatch):
     monkeypatch.setattr(annotate_client, "FIRST_WAIT", 0.01)
 
 
-def teacher(server: TeacherServer, seed: int = 0, **settings) -> TeacherAnnotator:
+def teacher(server: TeacherServer, seed: int = 0, **settings: Any) -> TeacherAnnotator:
     return TeacherAnnotator(TeacherConfig(**{"base_url": server.url, "model": MODEL, "concurrency": 2, **settings}), seed)
 
 
-def run(server: TeacherServer, folder: Path, data: Selected = DATA, max_cost: float = 0.0, **settings) -> dict:
+def run(server: TeacherServer, folder: Path, data: Selected = DATA, max_cost: float = 0.0, **settings: Any) -> dict:
     indexes = range(len(data.scenarios))
-    return annotate(data, "train", teacher(server, max_cost=max_cost, **settings), folder, indexes, "the command", max_cost, progress=False)["facts"]
+    return annotate(data, TOY, "train", teacher(server, max_cost=max_cost, **settings), folder, indexes, "the command", max_cost, progress=False)["facts"]
 
 
 def rows(folder: Path):
@@ -67,6 +69,7 @@ def test_every_scene_gets_the_text_that_its_driven_action_asks_for(tmp_path):
     for i, scenario in enumerate(SCENES):
         row = found[scenario.id]
         assert row.index == i and row.source == MODEL and row.seconds > 0.0
+        assert row.complex == (i % 3 == 0), "a stopped car ahead is worth a thought, a free road is not"
         assert row.reasoning.startswith("Scene: a straight") and row.reasoning.endswith(f"therefore {row.action}.")
     card = read_card(tmp_path / "a")
     assert card["command"] == "the command" and card["identity"]["fingerprint"] == DATA.fingerprint
@@ -162,9 +165,9 @@ def test_one_refused_request_does_not_end_the_run_but_many_in_a_row_do(tmp_path)
         facts = run(server, tmp_path / "a", concurrency=1)
     assert facts["accepted"] == 5 and facts["failed"] == 1
     many = Selected([toy_scenario(i) for i in range(12)], "e" * 64, 12)
-    with TeacherServer(lambda body, number: error(400, "prompt too long")) as server:
-        with pytest.raises(DriveError, match=r"9 scenes in a row .*status 400: prompt too long"):
-            run(server, tmp_path / "b", many, concurrency=1)
+    told = pytest.raises(DriveError, match=r"9 scenes in a row .*status 400: prompt too long")
+    with TeacherServer(lambda body, number: error(400, "prompt too long")) as server, told:
+        run(server, tmp_path / "b", many, concurrency=1)
     assert len(server.requests) in (9, 10) and read_card(tmp_path / "b")["facts"]["failed"] in (9, 10)
 
 
@@ -178,9 +181,8 @@ def test_one_refused_request_does_not_end_the_run_but_many_in_a_row_do(tmp_path)
     ],
 )
 def test_what_no_request_survives_ends_the_run_with_one_line(tmp_path, reply, words):
-    with TeacherServer(lambda body, number: reply) as server:
-        with pytest.raises(DriveError, match=words) as caught:
-            run(server, tmp_path / "a", concurrency=1)
+    with TeacherServer(lambda body, number: reply) as server, pytest.raises(DriveError, match=words) as caught:
+        run(server, tmp_path / "a", concurrency=1)
     assert "\n" not in str(caught.value) and len(server.requests) <= 2
 
 
@@ -190,7 +192,7 @@ def test_server_and_model_are_looked_at_before_anything_is_written(tmp_path):
             run(server, tmp_path / "a", model="other")
         url = server.url
     with pytest.raises(DriveError, match=r"no server answers at .*vllm serve"):
-        annotate(DATA, "train", TeacherAnnotator(TeacherConfig(base_url=url, model=MODEL)), tmp_path / "a", [0], "c", progress=False)
+        annotate(DATA, TOY, "train", TeacherAnnotator(TeacherConfig(base_url=url, model=MODEL)), tmp_path / "a", [0], "c", progress=False)
     assert not (tmp_path / "a").exists()
     with TeacherServer(models=error(404, "no list here")) as server:
         assert run(server, tmp_path / "b")["accepted"] == 6
@@ -210,7 +212,8 @@ def test_settings_that_cannot_work_are_refused():
     with pytest.raises(ConfigError, match="not the key itself") as caught:
         TeacherAnnotator(TeacherConfig(model=MODEL, api_key_env="sk-12345"))
     assert "12345" not in str(caught.value)
-    for faulty in ({"asks": 0}, {"concurrency": 0}, {"timeout_s": 0.0}, {"temperature": 0.0}, {"max_cost": 1.0}):
+    faults: list[dict[str, Any]] = [{"asks": 0}, {"concurrency": 0}, {"timeout_s": 0.0}, {"temperature": 0.0}, {"max_cost": 1.0}]
+    for faulty in faults:
         with pytest.raises(ValueError, match=next(iter(faulty))):
             TeacherConfig(**faulty)
 
@@ -259,7 +262,7 @@ def test_answers_without_usage_are_counted_and_break_no_budget_in_silence(tmp_pa
 
 
 def test_the_budget_ends_a_run_before_it_is_overdrawn_and_more_money_goes_on(tmp_path):
-    price = {"price_input": 1000.0, "price_output": 1000.0}  # 1.1 per answer
+    price: dict[str, Any] = {"price_input": 1000.0, "price_output": 1000.0}  # 1.1 per answer
     with TeacherServer() as server:
         facts = run(server, tmp_path / "a", max_cost=3.5, concurrency=1, **price)
         assert facts["stopped_by_budget"] and facts["accepted"] == 3 and facts["cost"] == pytest.approx(3.3) and len(server.requests) == 3
@@ -286,26 +289,30 @@ def test_a_folder_made_otherwise_is_refused_and_left_as_it_is(tmp_path):
     with TeacherServer() as server:
         run(server, tmp_path / "a")
         before = {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}
-        for other, words in [
+        others: list[tuple[dict[str, Any], str]] = [
             ({"data": Selected(SCENES, "0" * 64, 6)}, "fingerprint ffff.* not 0000"),
             ({"temperature": 1.0}, "temperature 0.6, not 1.0"),
             ({"frames": 2}, "frames 0, not 2"),
-        ]:
+        ]
+        for other, words in others:
             with pytest.raises(DataError, match=words):
                 run(server, tmp_path / "a", **other)
+        with pytest.raises(DataError, match=r"dataset\.stride 5, not 10"):  # other scenes would stand at the same indexes
+            annotate(DATA, {**TOY, "stride": 10}, "train", teacher(server), tmp_path / "a", range(6), "c", progress=False)
         with pytest.raises(DataError, match="source teacher, not rule"):
-            annotate(DATA, "train", RuleAnnotator(), tmp_path / "a", range(6), "c", progress=False)
+            annotate(DATA, TOY, "train", RuleAnnotator(), tmp_path / "a", range(6), "c", progress=False)
         run(server, tmp_path / "a", retries=1, concurrency=1, timeout_s=9.0)  # how patiently it asks is no part of it
     assert {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}.keys() == before.keys()
     assert (tmp_path / "a" / "annotations.jsonl").read_bytes() == before["annotations.jsonl"]
     (tmp_path / "a" / "card.json").unlink()
     with pytest.raises(DataError, match="without a card"):
-        annotate(DATA, "train", RuleAnnotator(), tmp_path / "a", range(6), "c", progress=False)
+        annotate(DATA, TOY, "train", RuleAnnotator(), tmp_path / "a", range(6), "c", progress=False)
 
 
 CHILD = """
 import sys
 from pathlib import Path
+from typing import Any
 from toy_scenes import toy_scenario
 from drive.datasets.select import Selected
 from drive.stages.annotate import annotate
@@ -313,7 +320,7 @@ from drive.stages.annotate_teacher import TeacherAnnotator, TeacherConfig
 
 scenes = [toy_scenario(i) for i in range(30)]
 teacher = TeacherAnnotator(TeacherConfig(base_url=sys.argv[1], model=sys.argv[2], concurrency=4))
-annotate(Selected(scenes, "f" * 64, 30), "train", teacher, Path(sys.argv[3]), range(30), "c", progress=False)
+annotate(Selected(scenes, "f" * 64, 30), {"name": "toy", "stride": 5}, "train", teacher, Path(sys.argv[3]), range(30), "c", progress=False)
 """
 
 
@@ -358,9 +365,9 @@ def test_the_key_is_sent_and_written_nowhere(tmp_path, monkeypatch, capsys):
     files = [file for file in (tmp_path / "a").rglob("*") if file.is_file()]
     assert len(files) == 3 and not [file for file in files if b"very-secret" in file.read_bytes()]
     assert "key *** cannot" in (tmp_path / "a" / "annotations.jsonl").read_text()
-    with TeacherServer(lambda body, number: error(401, "no such key: sk-very-secret")) as server:
-        with pytest.raises(DriveError, match="refuses the key") as caught:
-            run(server, tmp_path / "b", api_key_env="TEACHER_KEY")
+    refused = error(401, "no such key: sk-very-secret")
+    with TeacherServer(lambda body, number: refused) as server, pytest.raises(DriveError, match="refuses the key") as caught:
+        run(server, tmp_path / "b", api_key_env="TEACHER_KEY")
     assert "very-secret" not in str(caught.value) + "".join(capsys.readouterr())
 
 
@@ -381,7 +388,7 @@ def test_the_hint_never_reaches_the_student(tmp_path):
         facts = run(server, tmp_path / "train", asks=5, concurrency=1)
     marks = {mark(body) for body in server.requests}
     assert len(marks) == 6 and facts["accepted"] == 6 and facts["refusals"]["leak"] >= 12
-    data = annotated(DATA, tmp_path, "train")
+    data = annotated(DATA, {**TOY, "annotations": tmp_path}, "train")
     model, processor = build_tiny([*CORPUS, *marks], seed=0, vocab_size=320)
     policy = VlaPolicy.from_backbone(model, processor, toy_codebook(), ModelConfig(max_reasoning=400))
     store = TeacherStore(data.scenarios, policy)
@@ -400,7 +407,7 @@ def test_the_hint_never_reaches_the_student(tmp_path):
 
 
 def test_the_rule_describes_what_the_log_does(tmp_path):
-    facts = annotate(DATA, "train", RuleAnnotator(), tmp_path / "train", range(6), "c", progress=False)["facts"]
+    facts = annotate(DATA, TOY, "train", RuleAnnotator(), tmp_path / "train", range(6), "c", progress=False)["facts"]
     assert facts["accepted"] == 6 and facts["cost"] == 0.0 and facts["answers"] == 0
     found = rows(tmp_path / "train")
     assert found["toy-0"].complex and "stopped car" in found["toy-0"].reasoning and found["toy-0"].reasoning.endswith("stop behind it . plan stop .")
@@ -410,9 +417,9 @@ def test_the_rule_describes_what_the_log_does(tmp_path):
 def test_a_log_that_does_the_opposite_has_no_text(tmp_path):
     blocked, free = toy_scenario(0), toy_scenario(1)
     swapped = [replace(blocked, teacher=free.teacher), replace(free, teacher=blocked.teacher)]
-    facts = annotate(Selected(swapped, "d" * 64, 2), "train", RuleAnnotator(), tmp_path / "train", range(2), "c", progress=False)["facts"]
+    facts = annotate(Selected(swapped, "d" * 64, 2), TOY, "train", RuleAnnotator(), tmp_path / "train", range(2), "c", progress=False)["facts"]
     assert facts["accepted"] == 0 and facts["rejected"] == 2 and facts["refusals"] == {"contradiction": 2}
-    data = annotated(Selected(swapped, "d" * 64, 2), tmp_path, "train")
+    data = annotated(Selected(swapped, "d" * 64, 2), {**TOY, "annotations": tmp_path}, "train")
     assert [scenario.reasoning for scenario in data.scenarios] == ["", ""]
 
 
@@ -428,6 +435,6 @@ class Broken(AnnotatedDataset):
 def test_an_unreadable_scene_and_a_failing_expert_are_counted(tmp_path):
     nowhere = replace(SCENES[2], road_map=RoadMap("empty", {}, Polygons.from_rings([])), route_lane_ids=())
     data = Selected(Broken([SCENES[0], SCENES[1], nowhere], {}), "c" * 64, 3)
-    card = annotate(data, "train", RuleAnnotator(), tmp_path / "train", range(3), "c", progress=False)
+    card = annotate(data, TOY, "train", RuleAnnotator(), tmp_path / "train", range(3), "c", progress=False)
     assert card["facts"]["unread"] == 1 and card["unread"] == ["file x, record 1: torn"] and card["facts"]["scenes_done"] == 2
     assert card["facts"]["rejected"] == 1 and card["facts"]["refusals"] == {"expert": 1}

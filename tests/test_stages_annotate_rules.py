@@ -130,7 +130,7 @@ def test_a_reason_must_be_able_to_explain_what_was_driven(decision, change, agre
     action = meta_action(log, 8.0)
     fault = contradiction(as_driven(decision, log, action), action, log, scene(straight(), 8.0))
     assert (fault == "") == agrees
-    assert agrees or decision.cause.value in fault and action.phrase in fault
+    assert agrees or (decision.cause.value in fault and action.phrase in fault)
 
 
 def test_a_lane_change_needs_a_reason_and_the_right_side():

@@ -40,7 +40,7 @@ def run(argv: list[str]) -> int:
     folder = Path(config["out"]) / config["split"]
     command = shlex.join([Path(sys.argv[0]).name, "data", "annotate", *argv])
     max_cost = config["teacher"]["max_cost"] if config["source"] == "teacher" else 0.0
-    facts = annotate(data, config["split"], annotator, folder, indexes, command, max_cost)["facts"]
+    facts = annotate(data, config["dataset"], config["split"], annotator, folder, indexes, command, max_cost)["facts"]
     print(
         f"{facts['scenes_done']} of {facts['scenes_asked_for']} scenes done: {facts['accepted']} accepted, {facts['rejected']} rejected, "
         f"{facts['failed']} failed, {facts['unread']} unread"

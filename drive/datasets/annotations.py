@@ -27,6 +27,7 @@ from drive.core.types import Scenario
 from drive.datasets.select import Selected
 
 LINES, CARD = "annotations.jsonl", "card.json"
+ELSEWHERE = ("root", "workers", "annotations", "codebook_tolerance")  # settings of a dataset that leave its scenes as they are
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +48,7 @@ class Annotation:
     verdict: Verdict
     source: str  # "rule", or the teacher's model
     reasoning: str = ""  # empty unless accepted
-    complex: bool | None = None  # None leaves the dataset's own word
+    complex: bool | None = None  # by the expert's reasons; None leaves the dataset's own word
     action: str = ""  # what the text has to conclude with
     reasons: tuple[str, ...] = ()  # "kind: detail" of every refusal, also those before an answer that was accepted
     asks: int = 0  # answers had of a teacher
@@ -138,6 +139,18 @@ def read_card(folder: Path | str) -> dict[str, Any]:
         raise DataError(f"{path} is missing or no card of annotations ({error}): write it with `drive data annotate`") from error
 
 
+def data_identity(data: Selected, config: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """What scenes these are: the files, the settings of the dataset's section that choose scenes and pictures, the split and its size."""
+    settings = {f"dataset.{key}": value for key, value in config.items() if key not in ELSEWHERE and not key.endswith("_scenes")}
+    return {"fingerprint": data.fingerprint, "scenes": len(data.scenarios), "split": split, **settings}
+
+
+def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Where two identities differ, in words; empty where they do not."""
+    keys = sorted(key for key in {*known, *wanted} if known.get(key) != wanted.get(key))
+    return "; ".join(f"{key} {str(known.get(key))[:80]}, not {str(wanted.get(key))[:80]}" for key in keys)
+
+
 class AnnotatedDataset(Sequence[Scenario]):
     """A dataset whose reasoning is replaced by that of an annotation file: scenes without an accepted text have none."""
 
@@ -182,22 +195,22 @@ class AnnotatedDataset(Sequence[Scenario]):
         return replace(scenario, reasoning=row.reasoning, notes=notes)
 
 
-def annotated(data: Selected, root: Path | str, split: str) -> Selected:
-    """`data` with the annotations of `root`/`split`; its fingerprint is of both.
+def annotated(data: Selected, config: Mapping[str, Any], split: str) -> Selected:
+    """`data` with the annotations of its split in the folder config["annotations"]; its fingerprint is of both.
 
-    A split other than train that was not annotated stays as it is, which is told. Raises DataError where the annotations are missing, broken or
-    of other data.
+    config: the dataset's section. A split other than train that was not annotated stays as it is, which is told. Raises DataError where the
+    annotations are missing, broken or of other data.
     """
-    folder = Path(root) / split
-    if not (folder / CARD).exists() and split != "train" and any(Path(root).glob(f"*/{CARD}")):
+    root = Path(config["annotations"])
+    folder = root / split
+    if not (folder / CARD).exists() and split != "train" and any(root.glob(f"*/{CARD}")):
         logger.warning("%s holds no annotations of the split %s: its scenes are read without", root, split)
         return data
+    wanted = data_identity(data, config, split)
     identity = read_card(folder)["identity"]
-    if identity["fingerprint"] != data.fingerprint:
-        raise DataError(
-            f"{folder} annotates other data (fingerprint {identity['fingerprint'][:12]}, not {data.fingerprint[:12]}): "
-            "give the dataset and its size as they were annotated, or annotate this one into another folder"
-        )
+    other = differences({key: identity.get(key) for key in wanted}, wanted)
+    if other:
+        raise DataError(f"{folder} annotates other data ({other}): give the dataset as it was annotated, or annotate this one into another folder")
     path = folder / LINES
     joined = AnnotatedDataset(data.scenarios, latest(read_annotations(path)))
     if joined.coverage < 1.0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -21,7 +21,17 @@ from tqdm import tqdm
 from drive.core.errors import DataError, DriveError
 from drive.core.files import atomic_write_text
 from drive.core.types import Scenario
-from drive.datasets.annotations import CARD, LINES, Annotation, AnnotationLog, Verdict, latest, read_card
+from drive.datasets.annotations import (
+    CARD,
+    LINES,
+    Annotation,
+    AnnotationLog,
+    Verdict,
+    data_identity,
+    differences,
+    latest,
+    read_card,
+)
 from drive.datasets.select import Selected
 from drive.stages.annotate_client import Stopped
 
@@ -89,6 +99,7 @@ class _Run:
 
 def annotate(
     data: Selected,
+    config: Mapping[str, Any],
     split: str,
     annotator: Annotator,
     folder: Path | str,
@@ -99,10 +110,10 @@ def annotate(
 ) -> dict[str, Any]:
     """Annotate the scenes `indexes` of `data` into `folder`, going on where an earlier run ended; returns the card.
 
-    Raises DataError where the folder holds annotations of other data or by other means, DriveError where the teacher cannot be asked.
+    config: the dataset's section, with `name`. Raises DataError where the folder holds annotations of other data or by other means, DriveError where the teacher cannot be asked.
     """
     folder = Path(folder)
-    identity = {"fingerprint": data.fingerprint, "split": split, **annotator.identity()}
+    identity = {**data_identity(data, config, split), **annotator.identity()}
     _refuse_other(folder, identity)
     annotator.start()
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,14 +193,9 @@ def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
         if (folder / LINES).exists():
             raise DataError(f"{folder} holds {LINES} without a {CARD}: choose another folder, or put the card back")
         return
-    known = read_card(folder)["identity"]
-    other = [f"{key} {_short(known.get(key))}, not {_short(identity.get(key))}" for key in sorted({*known, *identity}) if known.get(key) != identity.get(key)]
+    other = differences(read_card(folder)["identity"], identity)
     if other:
-        raise DataError(f"{folder} holds annotations made otherwise ({'; '.join(other)}): choose another folder, or delete it")
-
-
-def _short(value: Any) -> str:
-    return str(value)[:40]
+        raise DataError(f"{folder} holds annotations made otherwise ({other}): choose another folder, or delete it")
 
 
 def _card(run: _Run, identity: dict[str, Any], data: Selected, indexes: Sequence[int], command: str) -> dict[str, Any]:
@@ -202,7 +208,6 @@ def _card(run: _Run, identity: dict[str, Any], data: Selected, indexes: Sequence
     return {
         "identity": identity,
         "facts": {
-            "scenes_of_the_dataset": len(data.scenarios),
             "scenes_asked_for": len(indexes),
             "scenes_done": len(wanted),
             **{verdict.value: verdicts.get(verdict.value, 0) for verdict in Verdict},
@@ -240,7 +245,7 @@ def _readme(card: dict[str, Any]) -> str:
 
     return f"""# Reasoning by {who}: {identity["split"]}
 
-{facts["scenes_done"]} of {facts["scenes_asked_for"]} scenes done ({facts["scenes_of_the_dataset"]} in the dataset): {facts["accepted"]} texts accepted,
+{facts["scenes_done"]} of {facts["scenes_asked_for"]} scenes done ({identity["scenes"]} in the dataset): {facts["accepted"]} texts accepted,
 {facts["rejected"]} scenes without an acceptable text, {facts["failed"]} without an answer (tried again by the next run), {facts["unread"]} unreadable.
 {facts["mean_words"]} words a text; {facts["complex"]} scenes noted as complex.
 

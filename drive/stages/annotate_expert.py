@@ -8,11 +8,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from drive.core.types import Scenario
+from drive.core.types import Privileged, Scenario, Trajectory
 from drive.datasets.annotations import Annotation, Verdict
 from drive.planners import decision, pdm, reasoning
 from drive.stages import annotate_rules
-from drive.stages.annotate_rules import as_driven, contradiction, driven, meta_action
+from drive.stages.annotate_rules import MetaAction, as_driven, contradiction, driven, meta_action
+
+
+def weigh(expert: pdm.PdmExpert, scene: Privileged, plan: Trajectory, action: MetaAction) -> tuple[reasoning.Decision | None, str]:
+    """(the expert's reasons with the motion that was driven, why there are none)."""
+    try:
+        expert.plan_privileged([scene])
+    except Exception as error:  # a scene that the expert cannot plan in has no reasons; it is counted, and the others go on
+        return None, f"expert: {type(error).__name__}: {error}"
+    return as_driven(expert.last_decisions[0], plan, action), ""
 
 
 class RuleAnnotator:
@@ -47,20 +56,17 @@ class RuleAnnotator:
         clock = time.perf_counter()
         scene, plan = scenario.privileged(), driven(scenario)
         action = meta_action(plan, scene.ego.speed)
-        try:
-            self.expert.plan_privileged([scene])
-        except Exception as error:  # a scene that the expert cannot plan in has no text; it is counted, and the others go on
-            fault, text, is_complex = f"expert: {type(error).__name__}: {error}", "", None
-        else:
-            told = as_driven(self.expert.last_decisions[0], plan, action)
-            fault, text, is_complex = contradiction(told, action, plan, scene), reasoning.describe(told), told.is_complex
+        told, fault = weigh(self.expert, scene, plan, action)
+        text = ""
+        if told is not None:
+            fault, text = contradiction(told, action, plan, scene), reasoning.describe(told)
         return Annotation(
             index=index,
             id=scenario.id,
             verdict=Verdict.REJECTED if fault else Verdict.ACCEPTED,
             source=self.name,
             reasoning="" if fault else text,
-            complex=is_complex,
+            complex=None if told is None else told.is_complex,
             action=action.phrase,
             reasons=(fault,) if fault else (),
             seconds=round(time.perf_counter() - clock, 3),

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any, Literal
 
@@ -24,7 +24,9 @@ from drive.core.errors import ConfigError
 from drive.core.seeds import stream
 from drive.core.types import Observation, Scenario
 from drive.datasets.annotations import Annotation, Verdict
+from drive.planners.pdm import PdmExpert
 from drive.stages.annotate_client import Answer, AskFailed, ChatClient, Stopped, key_from
+from drive.stages.annotate_expert import weigh
 from drive.stages.annotate_rules import (
     SPEEDS,
     STEPS,
@@ -135,6 +137,7 @@ class TeacherAnnotator:
             raise ConfigError("teacher.model must be given, as the server names it: teacher.model=Qwen/Qwen2.5-VL-72B-Instruct-AWQ")
         self.config, self.seed, self.name = config, seed, str(config.model)
         self.concurrency = config.concurrency
+        self.expert = PdmExpert()
         self.client = ChatClient(config.base_url, self.name, key_from(config.api_key_env), config.timeout_s, config.retries, seed)
 
     def identity(self) -> dict[str, Any]:
@@ -160,11 +163,14 @@ class TeacherAnnotator:
     def task(self, index: int, scenario: Scenario) -> Callable[[], Annotation]:
         """The request of one scene, made here (datasets are read in one thread) and sent by the function that is returned."""
         observation = scenario.observation()
-        action = meta_action(driven(scenario), observation.speed)
+        plan = driven(scenario)
+        action = meta_action(plan, observation.speed)
         mark = f"{stream(self.seed, 'mark', scenario.id) % 16**10:010x}"
         messages = teacher_messages(observation, hint_text(action, mark), self.config)
-        numbers = SceneNumbers.of(scenario.privileged())
-        blank = Annotation(index, scenario.id, Verdict.REJECTED, self.name, action=action.phrase)
+        scene = scenario.privileged()
+        numbers = SceneNumbers.of(scene)
+        told, _ = weigh(self.expert, scene, plan, action)  # which scenes are worth a thought is the expert's word for every source
+        blank = Annotation(index, scenario.id, Verdict.REJECTED, self.name, complex=None if told is None else told.is_complex, action=action.phrase)
         return lambda: self._ask(blank, messages, action, mark, numbers)
 
     def _ask(self, blank: Annotation, messages: list[dict[str, Any]], action: MetaAction, mark: str, numbers: SceneNumbers) -> Annotation:
@@ -192,13 +198,10 @@ class TeacherAnnotator:
                 verdict = Verdict.ACCEPTED
                 break
             reasons += faults
-        return Annotation(
-            index=blank.index,
-            id=blank.id,
+        return replace(
+            blank,
             verdict=verdict,
-            source=blank.source,
             reasoning=text if verdict is Verdict.ACCEPTED else "",
-            action=blank.action,
             reasons=tuple(reason.replace(mark, "MARK") for reason in reasons),
             asks=len(answers),
             unmetered=sum(not answer.metered for answer in answers),
