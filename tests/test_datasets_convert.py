@@ -16,7 +16,7 @@ import scenarionet_logs
 from PIL import Image
 
 from drive.core.errors import DataError
-from drive.core.types import Camera, Command, Lights, LightState, Question, Scenario
+from drive.core.types import Camera, Command, Lights, LightState, Question, Scenario, Tracks
 from drive.datasets import arrow_log
 from drive.datasets.av2 import Av2Reader
 from drive.datasets.box_tracks import BoxTracks
@@ -112,6 +112,7 @@ def test_lights_cameras_language_commands_and_notes_survive(logs, tmp_path):
     path.write_bytes(content)
     (tmp_path / "images").rename(tmp_path / "moved")
     back = arrow_log.read(path, tmp_path / "moved")
+    assert isinstance(plain.agents, Tracks)
     same(replace(log, agents=BoxTracks.of(plain.agents), files=(), make_map=None, images=(), step_notes={}, times=None), replace(back, files=(), make_map=None, images=(), step_notes={}, times=None, route=None))
     scenes = LogScenes(back)
     assert Outline.of(back).chosen(0.5, True) == ([20, 21], 0)

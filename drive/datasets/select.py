@@ -23,7 +23,19 @@ class Selected:
 
 
 def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Selected:
-    """The dataset of a config section (`configs/dataset/*.yaml`). Embedded scenes are generated when they are not there yet."""
+    """The dataset of a config section (`configs/dataset/*.yaml`), with its annotations where `annotations` names a folder of them.
+
+    Embedded scenes are generated when they are not there yet.
+    """
+    data = _read(config, split, progress)
+    if not config.get("annotations"):
+        return data
+    from drive.datasets.annotations import annotated
+
+    return annotated(data, config, split)
+
+
+def _read(config: Mapping[str, Any], split: str, progress: bool) -> Selected:
     if config["name"] == "embedded":
         from drive.datasets.embedded import ensure_embedded
 
@@ -108,7 +120,7 @@ def _logged(reader: Reader, config: Mapping[str, Any], split: str) -> Selected:
 def _splits(config: Mapping[str, Any]) -> Mapping[str, Sequence[str]] | None:
     from drive.datasets.splits import load_splits
 
-    return load_splits(config["splits"]) if config["splits"] else None
+    return load_splits(config["splits"]) if config.get("splits") else None
 
 
 def _folder(text: str) -> Path | None:
