@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,7 +52,7 @@ class Automaton:
         """Whether every token may stand at every place."""
         return bool((self.table[:-1] >= 0).all())
 
-    def accepts(self, row: NDArray[np.int64]) -> bool:
+    def accepts(self, row: Iterable[int]) -> bool:
         """Whether the row of tokens is a plan."""
         state = 0
         for token in row:
