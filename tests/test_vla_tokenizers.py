@@ -137,17 +137,18 @@ def test_a_model_without_the_characters_cannot_write_waypoints(policies):
         Grammar.from_tokenizer(tokenizer, names, 500, 10, 8, "<|im_end|>", fitted("text_waypoints").automaton(10), 5, True)
 
 
-@pytest.mark.parametrize("kind", ["unicycle", "fast", "text_waypoints"])
+@pytest.mark.parametrize("kind", ["unicycle", "fast"])
 def test_the_tiny_model_learns_a_scene_with_it(kind, tmp_path):
-    """Proof of learning: forty steps on two scenes, and the greedy plans lie nearer to the teachers' than before."""
-    policy, scenes = new_policy(kind), [toy_scenario(0), toy_scenario(1)]
-    truth = np.stack([scene.teacher.poses[:10] for scene in scenes])
+    """Proof of learning: from random weights to the plan of one scene, free braking before a stopped car."""
+    policy, scene = new_policy(kind), toy_scenario(0)
+    truth = scene.teacher.poses[:10]
 
     def error() -> float:
-        found = [plan.trajectory.poses for plan in VlaPlanner(policy, "fast").plan([scene.observation() for scene in scenes])]
-        return float(np.hypot(*np.moveaxis(np.stack(found)[..., :2] - truth[..., :2], -1, 0)).mean())
+        found = VlaPlanner(policy, "fast").plan([scene.observation()])[0].trajectory.poses
+        return float(np.hypot(*(found - truth)[:, :2].T).mean())
 
     before = error()
-    config = SftConfig(steps=40, batch=4, validate_scenes=0, optim=OptimConfig(learning_rate=2e-3, warmup_steps=5))
-    train_sft(RunFolder.create(tmp_path, "sft", {}, ["drive", "train"], "sft"), policy, scenes, None, config)
-    assert error() < 0.3 * before
+    optim = OptimConfig(learning_rate=4e-3, warmup_steps=5)
+    config = SftConfig(steps=60, batch=2, validate_scenes=0, slow_share_complex=0.0, slow_share_simple=0.0, optim=optim)
+    train_sft(RunFolder.create(tmp_path, "sft", {}, ["drive", "train"], "sft"), policy, [scene], None, config)
+    assert before > 1.0 and error() < 0.3
