@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from drive.core.checks import above, at_least, refuse
-from drive.core.errors import ConfigError
+from drive.core.errors import ConfigError, DataError
 from drive.core.geometry import compose
 from drive.core.seeds import numpy_rng
 from drive.core.types import PLAN_DT, PLAN_STEPS, AgentType, Scenario
@@ -201,11 +202,22 @@ def mixture(sources: Sequence[Source], counts: Sequence[int], seed: int, motions
 
 
 def ego_plans(dataset: Sequence[Scenario], steps: int, dt: float) -> Array:
-    """(N, steps, 3) teachers' plans in the ego frame, or the driven futures where there is no teacher."""
-    plans = []
+    """(N, steps, 3) teachers' plans in the ego frame, or the driven futures where there is no teacher.
+
+    Scenes whose log ends before that are left out, and their number told. Raises DataError where none is left.
+    """
+    plans, short = [], 0
     for i in range(len(dataset)):
         scenario = dataset[i]
         teacher = scenario.teacher
-        same = teacher is not None and abs(teacher.dt - dt) < 1e-9 and len(teacher.poses) >= steps
-        plans.append(teacher.poses[:steps] if same and teacher is not None else scenario.logged_future(steps, dt).poses)
+        if teacher is not None and abs(teacher.dt - dt) < 1e-9 and len(teacher.poses) >= steps:
+            plans.append(teacher.poses[:steps])
+        elif scenario.present + steps * round(dt / scenario.dt) < len(scenario.ego.poses_world):
+            plans.append(scenario.logged_future(steps, dt).poses)
+        else:
+            short += 1
+    if not plans:
+        raise DataError(f"none of the {len(dataset)} scenes has a plan of {steps * dt:g} s: check dataset.root and the split")
+    if short:
+        print(f"{short} of {len(dataset)} scenes end before the {steps * dt:g} s of a plan and are left out", file=sys.stderr)
     return np.stack(plans)
