@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """The tokenizers beside the K-disk codebook: known answers, round trips, refusals, files, and the figures of their reports."""
 
 import json
