@@ -1,8 +1,8 @@
 """The action tokenizers side by side: `python bench/compare_tokenizers.py --root data/embedded --out out/compare`.
 
 Each is fitted on the training split of the embedded world and reported on the plans of its test split. Then the tiny model is
-fine-tuned on each (SFT alone, equal seed, steps and settings, fast answers, hard labels) and scored by pdms_v1_1 on test scenes, evenly
-spread. `--only NAME` does one of them; each leaves a file in --out, and the table is printed over all that are there.
+fine-tuned on each (SFT alone, equal seed, steps and settings, fast answers, hard labels) and scored by pdms_v1_1 on test scenes,
+evenly spread. `--only NAME` does one of them; each leaves a file in --out, and the table is printed over all that are there.
 """
 
 import argparse
@@ -36,8 +36,20 @@ HEAD = (
 def settings(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The train config of one tokenizer: the project's own for the tiny model, less what suits one tokenizer alone."""
     overrides = [f"tokenizer={name}", f"dataset.root={arguments.root}", "dataset.workers=1", f"stage.seed={arguments.seed}"]
-    budget = [f"stage.steps={arguments.steps}", f"stage.batch={arguments.batch}", f"stage.micro_batch={arguments.batch}", f"stage.checkpoint_every={arguments.steps}", "stage.validate_scenes=0", f"stage.max_scenes={arguments.scenes}"]
-    alike = ["stage.label_spread=0.0", "stage.slow_share_complex=0.0", "stage.slow_share_simple=0.0", f"stage.optim.embedding_lr_share={arguments.embedding_lr_share}"]
+    budget = [
+        f"stage.steps={arguments.steps}",
+        f"stage.batch={arguments.batch}",
+        f"stage.micro_batch={arguments.batch}",
+        f"stage.checkpoint_every={arguments.steps}",
+        "stage.validate_scenes=0",
+        f"stage.max_scenes={arguments.scenes}",
+    ]
+    alike = [
+        "stage.label_spread=0.0",
+        "stage.slow_share_complex=0.0",
+        "stage.slow_share_simple=0.0",
+        f"stage.optim.embedding_lr_share={arguments.embedding_lr_share}",
+    ]
     config = load_config("train", ["stage=sft", *overrides, *budget, *alike, f"threads={arguments.threads}", "device=cpu"])
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return plain
@@ -57,11 +69,17 @@ def row(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def scored(policy: VlaPolicy, test: Sequence[Scenario], count: int) -> dict[str, Any]:
-    """pdms_v1_1 (0-100) of greedy fast plans on `count` test scenes, its 95 % interval over logs, and how many plans did not decode."""
+    """pdms_v1_1 (0-100) of greedy fast plans on `count` test scenes, its 95 % interval over logs, and how many plans did not
+    decode."""
     result = evaluate_pdms([test[i] for i in spread(len(test), count)], VlaPlanner(policy, "fast"), batch=25)
     low, high = result.interval("score")
     failed = sum(found.poses_ego is None for found in result.rows)
-    return {"pdms_v1_1": 100.0 * result.mean("score"), "interval": [100.0 * low, 100.0 * high], "logs": result.logs, "undecodable": failed}
+    return {
+        "pdms_v1_1": 100.0 * result.mean("score"),
+        "interval": [100.0 * low, 100.0 * high],
+        "logs": result.logs,
+        "undecodable": failed,
+    }
 
 
 def line(found: dict[str, Any]) -> str:
@@ -71,7 +89,13 @@ def line(found: dict[str, Any]) -> str:
     cells = [f"{value:.2f}" for value in shown[:3]] + [f"{value:.1f}" for value in shown[3:]]
     low, high = found["interval"]
     score = f"{found['pdms_v1_1']:.1f} [{low:.1f}, {high:.1f}]"
-    cells += [f"{r['vocab_size']:,}", f"{r['tokens_per_plan']:.1f}", f"{100.0 * r['infeasible']:.2f}", score, str(found["undecodable"])]
+    cells += [
+        f"{r['vocab_size']:,}",
+        f"{r['tokens_per_plan']:.1f}",
+        f"{100.0 * r['infeasible']:.2f}",
+        score,
+        str(found["undecodable"]),
+    ]
     return f"| {found['name']} | {' | '.join(cells)} |"
 
 
@@ -96,8 +120,9 @@ def main() -> None:
     found = [json.loads((out / f"{name}.json").read_text()) for name in KINDS if (out / f"{name}.json").is_file()]
     print("\n".join([HEAD, *map(line, found)]))
     before = 100.0 * found[0]["report"]["infeasible_before"]
-    print(f"\n{arguments.test_scenes} scenes of {found[0]['logs']} logs scored. {found[0]['report']['plans']} test plans, of whose own steps {before:.2f} % lie outside the bounds; training took, in s: ", end="")
-    print(", ".join(f"{each['name']} {each['training_s']:.0f}" for each in found))
+    plans, took = found[0]["report"]["plans"], ", ".join(f"{each['name']} {each['training_s']:.0f}" for each in found)
+    print(f"\n{arguments.test_scenes} scenes of {found[0]['logs']} logs scored; training took, in s: {took}")
+    print(f"{plans} test plans; of their own steps {before:.2f} % lie outside the bounds")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Automaton:
-    """A finite automaton without loops. State 0 begins a plan, the last state ends it; every row of tokens that it accepts decodes."""
+    """A finite automaton without loops: state 0 begins a plan, the last state ends it. Every row of tokens that it accepts decodes.
 
-    table: NDArray[np.int64]  # (S, K) state after each token, -1 where it may not stand; always a higher state; the last row is all -1
+    table (S, K): the state after each token, always a higher one, or -1 where the token may not stand; the last row is all -1.
+    """
+
+    table: NDArray[np.int64]
 
     @staticmethod
     def free(tokens: int, vocab_size: int) -> Automaton:

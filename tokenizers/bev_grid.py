@@ -1,8 +1,9 @@
 """A bird's-eye grid of log-spaced cells: each waypoint is the cell that it falls into, heading is recovered from the path.
 
-Cells are fine near the car and coarse far away: along each axis they stand at `fine` sinh(k step), linear within about `fine` metres and
-logarithmic beyond. A waypoint takes two tokens, its place ahead and its place to the left, as location tokens do in vision-language
-models (PaliGemma, arXiv 2407.07726). Waypoints are absolute: errors do not add up along the plan, and single motions are rough.
+Cells are fine near the car and coarse far away: along each axis they stand at `fine` sinh(k step), linear within about `fine`
+metres and logarithmic beyond. A waypoint takes two tokens, its place ahead and its place to the left, as location tokens do in
+vision-language models (PaliGemma, arXiv 2407.07726). Waypoints are absolute: errors do not add up along the plan, and single
+motions are rough.
 """
 
 from __future__ import annotations
@@ -50,7 +51,14 @@ class BevGrid(CardTokenizer):
 
     @classmethod
     def fit(
-        cls, plans: Array, cells: int = 256, fine: float = 2.0, tolerance: float = 0.05, dt: float = PLAN_DT, bounds: Bounds | None = None, sources: Sources = ""
+        cls,
+        plans: Array,
+        cells: int = 256,
+        fine: float = 2.0,
+        tolerance: float = 0.05,
+        dt: float = PLAN_DT,
+        bounds: Bounds | None = None,
+        sources: Sources = "",
     ) -> BevGrid:
         """A grid that holds the waypoints of plans (N, T, 3), rear axle, ego frame. Raises DataError on no plans or NaN."""
         if cells < 3 or fine <= 0.0:
@@ -58,7 +66,17 @@ class BevGrid(CardTokenizer):
         points = plans_to_fit(plans)[..., :2]
         ahead, behind = max(float(points[..., 0].max()), 10.0), max(float(-points[..., 0].min()), 0.5)
         aside = max(float(np.abs(points[..., 1]).max()), 5.0)
-        return cls(dt, tolerance, bounds or Bounds(), PlanRecord(len(plans), sources), MARGIN * ahead, MARGIN * behind, MARGIN * aside, fine, cells)
+        return cls(
+            dt,
+            tolerance,
+            bounds or Bounds(),
+            PlanRecord(len(plans), sources),
+            MARGIN * ahead,
+            MARGIN * behind,
+            MARGIN * aside,
+            fine,
+            cells,
+        )
 
     def settings(self) -> dict[str, Any]:
         return {"ahead": self.ahead, "behind": self.behind, "aside": self.aside, "fine": self.fine, "cells": self.cells}
@@ -70,7 +88,9 @@ class BevGrid(CardTokenizer):
         step = (forth + back) / (self.cells - 1)
         first = -int(np.ceil(back / step))
         half = self.cells // 2
-        return self.fine * np.sinh(step * (first + np.arange(self.cells))), self.fine * np.sinh(side / half * np.arange(-half, half + 1))
+        return self.fine * np.sinh(step * (first + np.arange(self.cells))), self.fine * np.sinh(
+            side / half * np.arange(-half, half + 1)
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -91,7 +111,9 @@ class BevGrid(CardTokenizer):
         """Poses (N, T, 3) to tokens (N, 2 T); a waypoint outside the grid takes its outermost cell, the heading is left out."""
         plans = checked_plans(poses_ego, "poses to encode")
         x, y = self._axes
-        return np.stack([nearest_index(plans[..., 0], x), len(x) + nearest_index(plans[..., 1], y)], axis=-1).reshape(len(plans), -1)
+        return np.stack([nearest_index(plans[..., 0], x), len(x) + nearest_index(plans[..., 1], y)], axis=-1).reshape(
+            len(plans), -1
+        )
 
     def encode_motions(self, deltas: Array) -> Tokens:
         """(N, 2): where each motion ends."""
@@ -104,7 +126,9 @@ class BevGrid(CardTokenizer):
         wrong = (ahead >= len(x)) | (left < 0)
         if wrong.any():
             row, step = np.argwhere(wrong)[0]
-            raise TokenizerError(f"waypoint {step} of sequence {row} is not a place ahead followed by a place to the left: its generation failed")
+            raise TokenizerError(
+                f"waypoint {step} of sequence {row} is not a place ahead followed by a place to the left: its generation failed"
+            )
         points = np.stack([x[ahead], y[left]], axis=-1)
         return np.concatenate([points, headings_of_path(points)[..., None]], axis=-1)
 
@@ -112,8 +136,8 @@ class BevGrid(CardTokenizer):
 def headings_of_path(points: Array) -> Array:
     """Headings (N, T) rad of a car that drives from the origin, heading 0, through points (N, T, 2).
 
-    The direction from the point before to the point after (of the last step: of that step); the heading before where the car hardly moves;
-    turned round where it backs up.
+    The direction from the point before to the point after (of the last step: of that step); the heading before where the car
+    hardly moves; turned round where it backs up.
     """
     path = np.concatenate([np.zeros_like(points[:, :1]), points], axis=1)
     after = np.concatenate([path[:, 2:], path[:, -1:]], axis=1)

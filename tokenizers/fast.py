@@ -1,10 +1,11 @@
 """FAST: the discrete cosine transform of a plan's motions, rounded, and byte-pair encoding of the integers (arXiv 2501.09747).
 
-Section 5: each dimension is scaled so that its 1 % and 99 % quantiles become -1 and 1, transformed by the orthonormal DCT over the steps
-of the plan, multiplied by `scale` and rounded; the integers are written low frequencies first, all dimensions of one frequency together,
-and merged by byte-pair encoding into tokens. Here the dimensions are forward, left and heading change of each step. A plan has T poses,
-as the ones that it was fitted on; its number of tokens varies. Tokens that do not spell exactly 3 T integers are refused (the published
-code gives a plan of zeros). The scale: the paper's 10 suits arms that move centimetres; over 5 s of driving it costs decimetres.
+Section 5: each dimension is scaled so that its 1 % and 99 % quantiles become -1 and 1, transformed by the orthonormal DCT over
+the steps of the plan, multiplied by `scale` and rounded; the integers are written low frequencies first, all dimensions of one
+frequency together, and merged by byte-pair encoding into tokens. Here the dimensions are forward, left and heading change of each
+step. A plan has T poses, as the ones that it was fitted on; its number of tokens varies. Tokens that do not spell exactly 3 T
+integers are refused (the published code gives a plan of zeros). The scale: the paper's 10 suits arms that move centimetres; over
+5 s of driving it costs decimetres.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class Fast(CardTokenizer):
         bounds: Bounds | None = None,
         sources: Sources = "",
     ) -> Fast:
-        """Quantiles, symbols and merges of plans (N, T, 3), rear axle, ego frame. Raises DataError on no plans or NaN, TokenizerError where
-        `vocab_size` does not hold the symbols alone."""
+        """Quantiles, symbols and merges of plans (N, T, 3), rear axle, ego frame. Raises DataError on no plans or NaN,
+        TokenizerError where `vocab_size` does not hold the symbols alone."""
         if scale <= 0.0:
             raise TokenizerError(f"the scale of the cosine transform must be above 0, got {scale}")
         plans = plans_to_fit(plans)
@@ -78,14 +79,21 @@ class Fast(CardTokenizer):
         integers = _integers(motions, low, high, scale)
         reach = int(np.ceil(MARGIN * np.abs(integers).max()))
         if 2 * reach + 1 > vocab_size:
-            raise TokenizerError(f"a scale of {scale:g} takes {2 * reach + 1} symbols, tokenizer.vocab_size={vocab_size} has no room: raise it or lower the scale")
+            raise TokenizerError(
+                f"a scale of {scale:g} takes {2 * reach + 1} symbols, tokenizer.vocab_size={vocab_size} has no room: raise it or lower the scale"
+            )
         merges = learn_merges(integers.reshape(len(plans), -1) + reach, 2 * reach + 1, vocab_size)
         record = PlanRecord(len(plans), sources, f"{2 * reach + 1} symbols, {len(merges)} merges")
         return cls(dt, tolerance, bounds or Bounds(), record, low.tolist(), high.tolist(), scale, plans.shape[1], reach, merges)
 
     def settings(self) -> dict[str, Any]:
         numbers = {"scale": self.scale, "steps": self.steps, "reach": self.reach}
-        return {"low": list(self.low), "high": list(self.high), **numbers, "merges": [list(map(int, pair)) for pair in self.merges]}
+        return {
+            "low": list(self.low),
+            "high": list(self.high),
+            **numbers,
+            "merges": [list(map(int, pair)) for pair in self.merges],
+        }
 
     @property
     def vocab_size(self) -> int:
@@ -132,7 +140,9 @@ class Fast(CardTokenizer):
         for i, row in enumerate(checked_rows(tokens, self.vocab_size, "FAST")):
             spelt = np.concatenate([self._spellings[token] for token in row]) if len(row) else np.zeros(0, np.int64)
             if len(spelt) != 3 * self.steps:
-                raise TokenizerError(f"sequence {i} spells {len(spelt)} coefficients, a plan of {self.steps} poses has {3 * self.steps}: its generation failed")
+                raise TokenizerError(
+                    f"sequence {i} spells {len(spelt)} coefficients, a plan of {self.steps} poses has {3 * self.steps}: its generation failed"
+                )
             found.append(spelt.reshape(self.steps, 3) - self.reach)
         return np.stack(found) if found else np.zeros((0, self.steps, 3), np.int64)
 
@@ -167,7 +177,8 @@ def learn_merges(symbols: Tokens, alphabet: int, vocab_size: int) -> list[tuple[
 
 
 def apply_merges(symbols: Tokens, merges: Sequence[Sequence[int]], alphabet: int) -> list[Tokens]:
-    """Rows (N, L) of symbols with every merge applied in order: byte-pair encoding, as a merge only makes pairs of later merges."""
+    """Rows (N, L) of symbols with every merge applied in order: byte-pair encoding, as a merge only makes pairs of later
+    merges."""
     flat, row = symbols.ravel(), np.repeat(np.arange(len(symbols)), symbols.shape[1])
     for i, (left, right) in enumerate(merges):
         flat, row = _join(flat, row, left, right, alphabet + i)
@@ -175,7 +186,8 @@ def apply_merges(symbols: Tokens, merges: Sequence[Sequence[int]], alphabet: int
 
 
 def _join(flat: Tokens, row: Tokens, left: int, right: int, joined: int) -> tuple[Tokens, Tokens]:
-    """The rows, laid end to end, with each pair (left, right) of one row made the token `joined`; from the left where pairs overlap."""
+    """The rows, laid end to end, with each pair (left, right) of one row made the token `joined`; from the left where pairs
+    overlap."""
     at = np.flatnonzero((flat[:-1] == left) & (flat[1:] == right) & (row[1:] == row[:-1]))
     if left == right and len(at):  # a a a holds one pair, not two: of a run of pairs every second one counts
         starts = np.concatenate([[True], np.diff(at) > 1])

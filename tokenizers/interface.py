@@ -1,10 +1,10 @@
 """What every action tokenizer does, and what all but the K-disk codebook share: their card on the disk.
 
-A tokenizer is made by the `fit` of its class, from plans (N, T, 3) of the rear axle in the ego frame, `dt` apart (the K-disk codebook:
-from single motions). `encode` gives one row of tokens per plan. Where every plan takes as many tokens, the rows are one array (N, L) of
-integers; where they do not (BPE, text), they are an array (N,) of objects, each an array (L_i,) of integers: both are indexed alike.
-`decode` takes either, or a list of rows, and raises TokenizerError on a row that makes no plan: there is no default motion.
-`decode_each` says of every row of a batch whether it failed, and why.
+A tokenizer is made by the `fit` of its class, from plans (N, T, 3) of the rear axle in the ego frame, `dt` apart (the K-disk
+codebook: from single motions). `encode` gives one row of tokens per plan. Where every plan takes as many tokens, the rows are one
+array (N, L) of integers; where they do not (BPE, text), they are an array (N,) of objects, each an array (L_i,) of integers: both
+are indexed alike. `decode` takes either, or a list of rows, and raises TokenizerError on a row that makes no plan: there is no
+default motion. `decode_each` says of every row of a batch whether it failed, and why.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class PlanTokenizer(ABC):
 
     @property
     def token_places(self) -> Array | None:
-        """(K, 3) points that are close where two tokens mean nearly the same, so that they start alike in a model; None: no such points."""
+        """(K, 3) points that are close where two tokens mean nearly the same, so that they start alike in a model; None: no such
+        points."""
         return self.token_motions
 
     @abstractmethod
@@ -83,7 +84,8 @@ class PlanTokenizer(ABC):
 
     @abstractmethod
     def encode(self, poses_ego: Array) -> NDArray[Any]:
-        """Poses (N, T, 3) of the rear axle, ego frame, `dt` apart, the first one `dt` ahead, to rows of tokens (see the module)."""
+        """Poses (N, T, 3) of the rear axle, ego frame, `dt` apart, the first one `dt` ahead, to rows of tokens (see the
+        module)."""
 
     @abstractmethod
     def encode_motions(self, deltas: Array) -> Tokens:
@@ -91,7 +93,8 @@ class PlanTokenizer(ABC):
 
     @abstractmethod
     def decode(self, tokens: Any) -> Array:
-        """Rows of tokens to poses (N, T, 3), heading in (-pi, pi]. Raises TokenizerError, naming the row, where one makes no plan."""
+        """Rows of tokens to poses (N, T, 3), heading in (-pi, pi]. Raises TokenizerError, naming the row, where one makes no
+        plan."""
 
     def decode_each(self, tokens: Any) -> list[Array | TokenizerError]:
         """Of each row its poses (T, 3), or the error that says why it makes no plan."""
@@ -108,7 +111,8 @@ class PlanTokenizer(ABC):
             return error
 
     def rebuild_motions(self, deltas: Array) -> Array | None:
-        """Motions (N, 3) as they come back when each stands alone, as a plan of one step; None where a plan is coded as a whole."""
+        """Motions (N, 3) as they come back when each stands alone, as a plan of one step; None where a plan is coded as a
+        whole."""
         return self.decode(self.encode(np.asarray(deltas, float)[:, None]))[:, 0]
 
     def report(self, plans_ego: Array) -> TokenizerReport:
@@ -247,7 +251,9 @@ def rows_of(tokens: Any, vocab_size: int, per_step: int, name: str, head: int = 
     rows = checked_rows(tokens, vocab_size, name)
     for i, row in enumerate(rows):
         if len(row) <= head or (len(row) - head) % per_step or len(row) != len(rows[0]):
-            wanted = f"{len(rows[0])} as in sequence 0" if i and len(row) != len(rows[0]) else f"{head} + a multiple of {per_step}"
+            wanted = (
+                f"{len(rows[0])} as in sequence 0" if i and len(row) != len(rows[0]) else f"{head} + a multiple of {per_step}"
+            )
             raise TokenizerError(f"sequence {i} has {len(row)} tokens, a plan of {name} has {wanted}: its generation failed")
     return np.stack(rows) if rows else np.zeros((0, head + per_step), np.int64)
 

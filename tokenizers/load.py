@@ -14,11 +14,14 @@ from drive.tokenizers.text_waypoints import TextWaypoints
 from drive.tokenizers.unicycle import Unicycle
 from drive.tokenizers.uniform_bins import UniformBins
 
-CARD_TOKENIZERS: dict[str, type[CardTokenizer]] = {cls.format(): cls for cls in (BevGrid, Fast, TextWaypoints, Unicycle, UniformBins)}
+CARD_TOKENIZERS: dict[str, type[CardTokenizer]] = {
+    cls.format(): cls for cls in (BevGrid, Fast, TextWaypoints, Unicycle, UniformBins)
+}
 
 
 def load_tokenizer(folder: str | Path, expect_dt: float | None = None) -> PlanTokenizer:
-    """What the `save` of any tokenizer wrote. Raises TokenizerError on missing, changed or foreign files, or a dt other than `expect_dt`."""
+    """What the `save` of any tokenizer wrote. Raises TokenizerError on missing, changed or foreign files, or a dt other than
+    `expect_dt`."""
     path = Path(folder) / CARD
     try:
         card = json.loads(path.read_text("utf-8"))

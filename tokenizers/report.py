@@ -106,7 +106,8 @@ def _motions(tokenizer: PlanTokenizer, tokens: NDArray, rebuilt: Array) -> Array
 
 
 def corner_distance(motions: Array, others: Array) -> Array:
-    """(N,) m, mean distance of the four corners of a box placed at the ends of motions (N, 3): what the K-disk codebook measures by."""
+    """(N,) m, mean distance of the four corners of a box placed at the ends of motions (N, 3): what the K-disk codebook measures
+    by."""
     box = Box()
     a, b = (box_corners(poses, box.length, box.width, box.rear_to_center) for poses in (motions, others))
     return np.hypot(*np.moveaxis(a - b, -1, 0)).mean(-1)

@@ -1,9 +1,9 @@
 """Acceleration and curvature bins of a unicycle: a plan is its first speed, then an acceleration and a curvature for each step.
 
 After the control tokens of driving VLAs (Alpamayo-R1, arXiv 2511.00088: unicycle controls recovered from positions and integrated
-back). The motion model, chosen so that it inverts without ringing: over step t the car moves at v_t = max(v_{t-1} + a_t dt, 0) along an
-arc of curvature k_t. Controls are found step by step from where the controls so far have led, so that errors do not add up.
-Difference, on purpose: the speed before the plan is a token of the plan, so that tokens decode without any other knowledge.
+back). The motion model, chosen so that it inverts without ringing: over step t the car moves at v_t = max(v_{t-1} + a_t dt, 0)
+along an arc of curvature k_t. Controls are found step by step from where the controls so far have led, so that errors do not add
+up. Difference, on purpose: the speed before the plan is a token of the plan, so that tokens decode without any other knowledge.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ FEATURE_SPAN = 10.0  # as in uniform_bins
 
 @dataclass(frozen=True, eq=False)
 class Unicycle(CardTokenizer):
-    """1 + 2 T tokens a plan: speed, then acceleration and curvature of each step. Each has `bins` tokens of its own, 0 among them."""
+    """1 + 2 T tokens a plan: speed, then acceleration and curvature of each step. Each has `bins` tokens of its own, 0 among
+    them."""
 
     top_speed: float  # m/s of the first speed
     acceleration: float  # m/s^2, either way
@@ -51,8 +52,17 @@ class Unicycle(CardTokenizer):
     motion_tokens: ClassVar[int] = 2
 
     @classmethod
-    def fit(cls, plans: Array, bins: int = 129, tolerance: float = 0.05, dt: float = PLAN_DT, bounds: Bounds | None = None, sources: Sources = "") -> Unicycle:
-        """Bins that hold what plans (N, T, 3), rear axle, ego frame, `dt` apart, do within `bounds`. Raises DataError on no plans or NaN."""
+    def fit(
+        cls,
+        plans: Array,
+        bins: int = 129,
+        tolerance: float = 0.05,
+        dt: float = PLAN_DT,
+        bounds: Bounds | None = None,
+        sources: Sources = "",
+    ) -> Unicycle:
+        """Bins that hold what plans (N, T, 3), rear axle, ego frame, `dt` apart, do within `bounds`. Raises DataError on no plans
+        or NaN."""
         if bins < 3 or bins % 2 == 0:
             raise TokenizerError(f"unicycle bins must be odd and at least 3, so that one is zero; got {bins}")
         bounds = bounds or Bounds()
@@ -90,8 +100,9 @@ class Unicycle(CardTokenizer):
         return Automaton.by_place([kind == 0] + [kind == 1, kind == 2] * steps)
 
     def encode(self, poses_ego: Array) -> Tokens:
-        """Poses (N, T, 3) to tokens (N, 1 + 2 T). The first speed is the one from which an even acceleration leads through the first two
-        steps; then each acceleration meets the length of the step, and each curvature its end in position and heading."""
+        """Poses (N, T, 3) to tokens (N, 1 + 2 T). The first speed is the one from which an even acceleration leads through the
+        first two steps; then each acceleration meets the length of the step, and each curvature its end in position and
+        heading."""
         plans = checked_plans(poses_ego, "poses to encode")
         speeds, accelerations, curvatures = self._grids
         mean = arc_motion(motions_of(plans).reshape(-1, 3))[0].reshape(plans.shape[:2]) / self.dt
@@ -105,7 +116,8 @@ class Unicycle(CardTokenizer):
             speed = np.maximum(speed + accelerations[columns[-1]] * self.dt, 0.0)
             ends = _arc(speed[:, None] * self.dt, curvatures)  # (N, bins, 3)
             error = np.hypot(*np.moveaxis(ends[..., :2] - gap[:, None, :2], -1, 0)) ** 2
-            error += (LEVER * wrap_angle(ends[..., 2] - gap[:, None, 2])) ** 2 + 1e-9 * np.abs(curvatures)  # at a standstill: straight
+            error += (LEVER * wrap_angle(ends[..., 2] - gap[:, None, 2])) ** 2
+            error += 1e-9 * np.abs(curvatures)  # at a standstill all are alike: straight
             columns.append(error.argmin(1))
             pose = compose(pose, ends[np.arange(len(plans)), columns[-1]])
         kinds = np.array([0] + [1, 2] * plans.shape[1])
@@ -115,7 +127,9 @@ class Unicycle(CardTokenizer):
         """(N, 2): the speed, and the curvature, of each motion."""
         length = arc_motion(deltas)[0]
         bend = np.where(length > MOVING, deltas[:, 2] / np.maximum(length, MOVING), 0.0)
-        return np.stack([nearest_index(length / self.dt, self._grids[0]), 2 * self.bins + nearest_index(bend, self._grids[2])], axis=1)
+        return np.stack(
+            [nearest_index(length / self.dt, self._grids[0]), 2 * self.bins + nearest_index(bend, self._grids[2])], axis=1
+        )
 
     def decode(self, tokens: Any) -> Array:
         rows = rows_of(tokens, self.vocab_size, 2, "the unicycle", head=1)

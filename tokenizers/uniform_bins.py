@@ -1,8 +1,8 @@
 """Uniform bins: each of forward, left and heading change of a step is one of 256 equal bins between its 1 % and 99 % quantiles.
 
-After RT-2 (arXiv 2307.15818) and OpenVLA (arXiv 2406.09246, section 3.2: bins over the quantiles, so that outliers do not widen them);
-as there, one set of 256 tokens serves all dimensions. Differences, on purpose: a step is a motion in the frame of the step before
-(both papers bin end-effector deltas), and it is taken from where the bins so far have led, so that errors do not add up.
+After RT-2 (arXiv 2307.15818) and OpenVLA (arXiv 2406.09246, section 3.2: bins over the quantiles, so that outliers do not widen
+them); as there, one set of 256 tokens serves all dimensions. Differences, on purpose: a step is a motion in the frame of the step
+before (both papers bin end-effector deltas), and it is taken from where the bins so far have led, so that errors do not add up.
 """
 
 from __future__ import annotations
@@ -47,7 +47,15 @@ class UniformBins(CardTokenizer):
     motion_tokens: ClassVar[int] = 3
 
     @classmethod
-    def fit(cls, plans: Array, bins: int = 256, tolerance: float = 0.05, dt: float = PLAN_DT, bounds: Bounds | None = None, sources: Sources = "") -> UniformBins:
+    def fit(
+        cls,
+        plans: Array,
+        bins: int = 256,
+        tolerance: float = 0.05,
+        dt: float = PLAN_DT,
+        bounds: Bounds | None = None,
+        sources: Sources = "",
+    ) -> UniformBins:
         """The bins of the motions in plans (N, T, 3), rear axle, ego frame, `dt` apart. Raises DataError on no plans or NaN."""
         motions = motions_of(plans_to_fit(plans)).reshape(-1, 3)
         low, high = np.quantile(motions, QUANTILES, axis=0)
@@ -74,8 +82,8 @@ class UniformBins(CardTokenizer):
         return Automaton.free(3 * steps, self.bins)
 
     def encode(self, poses_ego: Array) -> Tokens:
-        """Poses (N, T, 3) to tokens (N, 3 T): forward, left and heading change of each step in turn. A motion beyond the bounds takes
-        the outermost bin, and the next steps make up for it where they can."""
+        """Poses (N, T, 3) to tokens (N, 3 T): forward, left and heading change of each step in turn. A motion beyond the bounds
+        takes the outermost bin, and the next steps make up for it where they can."""
         plans = checked_plans(poses_ego, "poses to encode")
         tokens = np.empty((*plans.shape[:2], 3), np.int64)
         pose = np.zeros((len(plans), 3))

@@ -1,17 +1,18 @@
 """Examples:
   drive tokenizer fit                                                 a codebook of the embedded world, into out/codebook
   drive tokenizer fit tokenizer.k=1024 out=out/k1024
-  drive tokenizer fit tokenizer=fast out=out/fast                     any other kind: uniform_bins, unicycle, bev_grid, text_waypoints
+  drive tokenizer fit tokenizer=fast out=out/fast                     or uniform_bins, unicycle, bev_grid, text_waypoints
   drive tokenizer fit dataset=scenarionet dataset.root=/data/scenarionet out=out/nuscenes
   drive tokenizer fit 'dataset=[embedded,av2]' dataset.av2.root=/data/av2 weights.av2=2
   drive tokenizer report out=out/nuscenes dataset=scenarionet dataset.root=/data/scenarionet report_split=test
 
-`report` prints reconstruction error, coverage, usage, speed cap and infeasible steps on plans that the fit has not seen, and draws
-the codebook where the tokens are motions.
+`report` prints reconstruction error, coverage, usage, speed cap and infeasible steps on plans that the fit has not seen, and
+draws the codebook where the tokens are motions.
 
-Several datasets are named in brackets, each with its own settings as dataset.NAME.KEY=… and a weight, weights.NAME=…, 1 unless given. A
-dataset's share of the motions is its weight over the sum of the weights: of the one that is scarcest for its weight all are taken, of the
-others as many as that allows. Each dataset then gets a line of its own. The tolerance is the finest of theirs unless tokenizer.tolerance= is given.
+Several datasets are named in brackets, each with its own settings as dataset.NAME.KEY=… and a weight, weights.NAME=…, 1 unless
+given. A dataset's share of the motions is its weight over the sum of the weights: of the one that is scarcest for its weight all
+are taken, of the others as many as that allows. Each dataset then gets a line of its own. The tolerance is the finest of theirs
+unless tokenizer.tolerance= is given.
 """
 
 from __future__ import annotations
@@ -109,10 +110,10 @@ def _report(kind: str | None, dt: float, sources: list[SourceSettings], configs:
 
 
 def split_sources(arguments: list[str]) -> list[SourceSettings]:
-    """The datasets of `dataset=[a,b]` with what each one's own command would be; one, with `arguments` as they are, without brackets.
+    """The datasets of `dataset=[a,b]` with what each one's own command would be; without brackets one, `arguments` as they are.
 
-    Raises ConfigError that lists every fault at once: an unknown or repeated name, a setting that does not say whose it is, a weight that is
-    no number above 0.
+    Raises ConfigError that lists every fault at once: an unknown or repeated name, a setting that does not say whose it is, a weight
+    that is no number above 0.
     """
     from drive.cli.config import groups
     from drive.cli.schema import report, suggestion

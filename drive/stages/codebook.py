@@ -1,5 +1,5 @@
-"""Fitting an action tokenizer on one dataset or on several: a codebook on the motions of all cars (AutoVLA, arXiv 2506.13757, section
-3.2), any other kind on the plans to imitate."""
+"""Fitting an action tokenizer on one dataset or on several: a codebook on the motions of all cars (AutoVLA, arXiv 2506.13757,
+section 3.2), any other kind on the plans to imitate."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ class Source:
 def motions(dataset: Sequence[Scenario], dt: float) -> tuple[Array, Array]:
     """(segments (N, 3), speed before each (N,)): half-second motions of the ego, of its reference and of the vehicles around it.
 
-    Every start offset of the scenario's clock counts. A vehicle's rear axle is not logged: it is taken REAR_SHARE of its length behind
-    the box centre, where logged vehicles slip least.
+    Every start offset of the scenario's clock counts. A vehicle's rear axle is not logged: it is taken REAR_SHARE of its length
+    behind the box centre, where logged vehicles slip least.
     """
     parts = []
     for i in tqdm(range(len(dataset)), desc="motions", dynamic_ncols=True):
@@ -160,8 +160,8 @@ def _codebook(segments: Array, speed: Array, config: CodebookConfig, source: Sou
 def fit_tokenizer(name: str, config: TokenizerConfig, sources: Sequence[Source]) -> PlanTokenizer:
     """The tokenizer `name` with its settings, fitted on one source or on a mixture of several (see `mixture`).
 
-    Its record holds the fingerprint of the one source, or the fingerprint, weight and motions of each. Raises DataError and TokenizerError
-    as the tokenizer's own fit does.
+    Its record holds the fingerprint of the one source, or the fingerprint, weight and motions of each. Raises DataError and
+    TokenizerError as the tokenizer's own fit does.
     """
     if isinstance(config, CodebookConfig):
         pools = [motions(source.dataset, config.dt) for source in sources]
@@ -175,12 +175,15 @@ def fit_tokenizer(name: str, config: TokenizerConfig, sources: Sequence[Source])
     return KINDS[name][1].fit(pool, bounds=Bounds(max_speed=config.max_speed), sources=record, **own)
 
 
-def mixture(sources: Sequence[Source], counts: Sequence[int], seed: int, motions_each: int = 1) -> tuple[list[NDArray[np.int64]], Sources]:
-    """(indexes to take of each source, what the record says of them): as many records as give each source its share of the mixture.
+def mixture(
+    sources: Sequence[Source], counts: Sequence[int], seed: int, motions_each: int = 1
+) -> tuple[list[NDArray[np.int64]], Sources]:
+    """(indexes to take of each source, what the record says of them): as many records as give each source its share of the
+    mixture.
 
-    A source's share is its weight over the sum of the weights. None is taken twice: the source that is scarcest for its weight is taken
-    whole, of the others as many as that allows, drawn with the seed. One source alone is taken whole, in its order. counts: records of each
-    source; motions_each: motions of a record. Raises ConfigError where a source holds none.
+    A source's share is its weight over the sum of the weights. None is taken twice: the source that is scarcest for its weight is
+    taken whole, of the others as many as that allows, drawn with the seed. One source alone is taken whole, in its order. counts:
+    records of each source; motions_each: motions of a record. Raises ConfigError where a source holds none.
     """
     empty = [source.name for source, count in zip(sources, counts) if not count]
     if empty:
