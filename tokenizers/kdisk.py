@@ -10,10 +10,10 @@ remove all within the tolerance, repeat K times. Differences, each on purpose:
 - an unknown token is an error, never the token of no motion.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,10 @@ from drive.core.geometry import compose, relative
 from drive.core.seeds import numpy_rng
 from drive.core.types import PLAN_DT
 from drive.tokenizers import codebook_files, kernels
+from drive.tokenizers.automaton import Automaton
 from drive.tokenizers.feasibility import Bounds, arc_motion, feasible, feasible_acceleration, rear_axle_offset, segment_speed
+from drive.tokenizers.interface import Array, PlanTokenizer, Sources
 
-Array = NDArray[np.float64]
 ARCS = 200_000  # arcs offered to the places that logged motions leave; many more than any codebook takes
 ARC_LATERAL_ACCELERATION = 3.0  # m/s^2 of those arcs: brisk, but what people drive
 
@@ -58,7 +59,7 @@ class FitRecord:
     pool_ran_empty: bool  # every motion kept is within the tolerance of a token
     arcs: int  # tokens that are arcs of steady steering instead of logged motions
     rear_axle_offset: float  # m ahead of the rear axle that the motions seem to be of; near 0 or they want converting
-    sources: str | Mapping[str, str]  # fingerprint of the data
+    sources: Sources
 
     def __str__(self) -> str:
         pool = f"{self.segments:,} motions, {self.infeasible:,} infeasible, {self.jumps:,} reached by a jump"
@@ -68,7 +69,7 @@ class FitRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class KDiskTokenizer:
+class KDiskTokenizer(PlanTokenizer):
     """A codebook of SE(2) motions (K, 3) of the rear axle over `dt` s; token 0 is no motion. An `ActionTokenizer`."""
 
     codebook: Array  # (K, 3) forward m, left m, heading change rad
@@ -77,6 +78,9 @@ class KDiskTokenizer:
     box: Box
     bounds: Bounds
     record: FitRecord
+
+    name: ClassVar[str] = "kdisk"
+    motion_tokens: ClassVar[int] = 1
 
     @classmethod
     def fit(
@@ -87,7 +91,7 @@ class KDiskTokenizer:
         dt: float = PLAN_DT,
         bounds: Bounds | None = None,
         seed: int = 0,
-        sources: str | Mapping[str, str] = "",
+        sources: Sources = "",
         previous_speed: Array | None = None,
         mirror: bool = True,
         fill: bool = False,
@@ -148,9 +152,13 @@ class KDiskTokenizer:
         return len(self.codebook)
 
     @property
-    def token_names(self) -> list[str]:
-        """Names of the tokens in order; which ids they get is the language model's business."""
-        return [f"<action_{i}>" for i in range(self.vocab_size)]
+    def token_motions(self) -> Array:
+        """The codebook."""
+        return self.codebook
+
+    def automaton(self, steps: int) -> Automaton:
+        """Any token may follow any other."""
+        return Automaton.free(steps, self.vocab_size)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -172,6 +180,14 @@ class KDiskTokenizer:
     def nearest(self, deltas: Array) -> tuple[NDArray[np.int64], Array]:
         """(tokens (N,), mean corner distances (N,) m) nearest to single motions (N, 3); ties go to the lower token."""
         return kernels.nearest(_checked(deltas, 2, "motions"), *self._index, self.box.kernel)
+
+    def encode_motions(self, deltas: Array) -> NDArray[np.int64]:
+        """Motions (N, 3) to their nearest tokens (N, 1)."""
+        return self.nearest(deltas)[0][:, None]
+
+    def rebuild_motions(self, deltas: Array) -> Array:
+        """Motions (N, 3) to the motions of their nearest tokens."""
+        return self.codebook[self.nearest(deltas)[0]]
 
     def encode(self, poses_ego: Array) -> NDArray[np.int64]:
         """Poses (N, T, 3) of the rear axle, ego frame, `dt` apart, the first one `dt` ahead, to tokens (N, T).

@@ -1,4 +1,4 @@
-"""What a codebook costs and covers: reconstruction of plans, use of the tokens, and a picture of the codebook."""
+"""What a tokenizer costs and covers: reconstruction of plans, use of the tokens, and a picture of a codebook."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.core.errors import DataError
-from drive.core.geometry import relative, wrap_angle
+from drive.core.geometry import box_corners, wrap_angle
 from drive.tokenizers.feasibility import Bounds, feasible, feasible_pairs
-from drive.tokenizers.kdisk import KDiskTokenizer
+from drive.tokenizers.interface import PlanTokenizer, motions_of
+from drive.tokenizers.kdisk import Box, KDiskTokenizer
 
 Array = NDArray[np.float64]
 
@@ -19,66 +20,97 @@ class TokenizerReport:
     """Figures of one tokenizer on one set of plans; positions are of the rear axle."""
 
     plans: int
-    tokens_per_plan: int
+    tokens_per_plan: float  # mean
     ade: float  # m, mean over all steps of the distance between plan and decode(encode(plan))
     fde: float  # m, the same at the last step
     max_error: float  # m, the worst step
     heading_error_deg: float  # mean over all steps
-    coverage: float  # share of the plans' single motions within the tolerance of a token
+    coverage: float | None  # share of the plans' single motions that come back within the tolerance where each stands alone; None: none can
+    rebuilt: float  # share of the plans' single motions that come back within the tolerance in the rebuilt plan
     vocab_size: int
     tokens_used: int  # distinct tokens that the plans take
     usage: float  # share of the vocabulary that the plans take
-    speed_cap: float  # m/s, of the fastest token
-    infeasible_tokens: int  # tokens outside the bounds; 0 or the codebook is broken
-    jumps: float  # share of consecutive tokens of the encoded plans beyond the acceleration bounds
+    speed_cap: float | None  # m/s, of the fastest plan that the vocabulary has; None: no limit
+    infeasible_tokens: int | None  # tokens outside the bounds, 0 or a codebook is broken; None where a token alone is no motion
+    infeasible: float  # share of the rebuilt plans' steps outside the bounds on one motion
+    infeasible_before: float  # the same of the plans as given
+    jumps: float  # share of consecutive steps of the rebuilt plans beyond the acceleration bounds
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float | None]:
         """The figures by name."""
         return asdict(self)
 
+    def line(self) -> str:
+        """The figures of reconstruction on one line."""
+        errors = f"ADE {100.0 * self.ade:.2f} cm, FDE {100.0 * self.fde:.2f} cm, heading {self.heading_error_deg:.3f} deg"
+        shares = f"{100.0 * self.rebuilt:.1f} % of motions rebuilt within tolerance, {100.0 * self.infeasible:.2f} % of steps infeasible"
+        return f"{errors}, {shares}, {self.tokens_used:,} of {self.vocab_size:,} tokens used ({self.plans:,} plans)"
+
     def __str__(self) -> str:
+        cap = "none" if self.speed_cap is None else f"{self.speed_cap:.1f} m/s"
+        broken = "a token is no motion" if self.infeasible_tokens is None else f"{self.infeasible_tokens}"
         rows = [
-            ("plans", f"{self.plans:,} of {self.tokens_per_plan} tokens"),
+            ("plans", f"{self.plans:,} of {self.tokens_per_plan:.4g} tokens"),
             ("reconstruction ADE", f"{100.0 * self.ade:.2f} cm"),
             ("reconstruction FDE", f"{100.0 * self.fde:.2f} cm"),
             ("worst step", f"{100.0 * self.max_error:.2f} cm"),
             ("heading error", f"{self.heading_error_deg:.3f} deg"),
-            ("motions within tolerance", f"{100.0 * self.coverage:.1f} %"),
+            ("motions within tolerance", "a plan is coded as a whole" if self.coverage is None else f"{100.0 * self.coverage:.1f} %"),
+            ("and in the rebuilt plan", f"{100.0 * self.rebuilt:.1f} %"),
             ("tokens used", f"{self.tokens_used:,} of {self.vocab_size:,} ({100.0 * self.usage:.1f} %)"),
-            ("speed cap", f"{self.speed_cap:.1f} m/s"),
-            ("infeasible tokens", f"{self.infeasible_tokens}"),
-            ("jumps between tokens", f"{100.0 * self.jumps:.2f} %"),
+            ("speed cap", cap),
+            ("infeasible tokens", broken),
+            ("infeasible steps", f"{100.0 * self.infeasible:.2f} % ({100.0 * self.infeasible_before:.2f} % of the plans as given)"),
+            ("jumps between steps", f"{100.0 * self.jumps:.2f} %"),
         ]
         return "\n".join(f"{name:<26}{value}" for name, value in rows)
 
 
-def report(tokenizer: KDiskTokenizer, plans_ego: Array) -> TokenizerReport:
+def report(tokenizer: PlanTokenizer, plans_ego: Array) -> TokenizerReport:
     """Encode and decode plans (N, T, 3), rear axle, ego frame, `tokenizer.dt` apart. Raises DataError if there are none."""
     plans = np.asarray(plans_ego, float)
     tokens = tokenizer.encode(plans)
-    if not tokens.size:
+    if not plans.size:
         raise DataError(f"a tokenizer report wants at least one plan of at least one step, got shape {plans.shape}")
     rebuilt = tokenizer.decode(tokens)
     error = np.hypot(*np.moveaxis(rebuilt[..., :2] - plans[..., :2], -1, 0))
-    before = np.concatenate([np.zeros_like(plans[:, :1]), plans[:, :-1]], axis=1)
-    distance = tokenizer.nearest(relative(before, plans).reshape(-1, 3))[1]
-    pairs = feasible_pairs(tokenizer.codebook[tokens], tokenizer.dt, tokenizer.bounds)
-    used = len(np.unique(tokens))
+    motions, found = motions_of(plans), _motions(tokenizer, tokens, rebuilt)
+    flat, flat_found = motions.reshape(-1, 3), found.reshape(-1, 3)
+    pairs = feasible_pairs(found, tokenizer.dt, tokenizer.bounds)
+    used = len(np.unique(np.concatenate(list(tokens))))
+    own, alone = tokenizer.token_motions, tokenizer.rebuild_motions(flat)
     return TokenizerReport(
         plans=len(plans),
-        tokens_per_plan=plans.shape[1],
+        tokens_per_plan=float(np.mean([len(row) for row in tokens])),
         ade=float(error.mean()),
         fde=float(error[:, -1].mean()),
         max_error=float(error.max()),
         heading_error_deg=float(np.degrees(np.abs(wrap_angle(rebuilt[..., 2] - plans[..., 2])).mean())),
-        coverage=float((distance <= tokenizer.tolerance).mean()),
+        coverage=None if alone is None else float((corner_distance(flat, alone) <= tokenizer.tolerance).mean()),
+        rebuilt=float((corner_distance(flat, flat_found) <= tokenizer.tolerance).mean()),
         vocab_size=tokenizer.vocab_size,
         tokens_used=used,
         usage=used / tokenizer.vocab_size,
         speed_cap=tokenizer.speed_cap,
-        infeasible_tokens=int((~feasible(tokenizer.codebook, tokenizer.dt, tokenizer.bounds)).sum()),
+        infeasible_tokens=None if own is None else int((~feasible(own, tokenizer.dt, tokenizer.bounds)).sum()),
+        infeasible=float((~feasible(flat_found, tokenizer.dt, tokenizer.bounds)).mean()),
+        infeasible_before=float((~feasible(flat, tokenizer.dt, tokenizer.bounds)).mean()),
         jumps=float((~pairs).mean()) if pairs.size else 0.0,
     )
+
+
+def _motions(tokenizer: PlanTokenizer, tokens: NDArray, rebuilt: Array) -> Array:
+    """Motions (N, T, 3) of the rebuilt plans: those of the tokens themselves, free of rounding, where a token is a motion."""
+    own = tokenizer.token_motions
+    return motions_of(rebuilt) if own is None else own[tokens]
+
+
+def corner_distance(motions: Array, others: Array) -> Array:
+    """(N,) m, mean distance of the four corners of a box placed at the ends of motions (N, 3): what the K-disk codebook measures
+    by."""
+    box = Box()
+    a, b = (box_corners(poses, box.length, box.width, box.rear_to_center) for poses in (motions, others))
+    return np.hypot(*np.moveaxis(a - b, -1, 0)).mean(-1)
 
 
 def envelope(bounds: Bounds, top_speed: float, dt: float, points: int = 200) -> Array:

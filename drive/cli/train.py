@@ -64,7 +64,7 @@ def typed_sections(config: dict[str, Any]) -> dict[str, Any]:
     from drive.core.errors import ConfigError
     from drive.planners.vla.backbone import ModelConfig
     from drive.rewards.pdms import RewardConfig
-    from drive.stages.codebook import CodebookConfig
+    from drive.stages.codebook import settings_class
     from drive.stages.grpo import GrpoConfig
     from drive.stages.pretrain import PretrainConfig
     from drive.stages.sft import SftConfig
@@ -77,7 +77,7 @@ def typed_sections(config: dict[str, Any]) -> dict[str, Any]:
     wanted = {
         "stage": (stage, stages[config["stage"]["name"]]),
         "model": (model, ModelConfig),
-        "tokenizer": (tokenizer, CodebookConfig),
+        "tokenizer": (tokenizer, settings_class(config["tokenizer"]["name"])),
         "reward": (config["reward"], RewardConfig),
     }
     built, faults = {}, []
@@ -162,12 +162,13 @@ def starting_policy(config: dict[str, Any], splits: Callable[[], Splits]) -> Vla
     """What the stage starts from (see the examples above); `splits` is called only where a codebook is fitted."""
     from dataclasses import replace
 
+    from drive.core.errors import ConfigError
     from drive.core.runs import RunFolder
     from drive.planners.vla.backbone import load_backbone
     from drive.planners.vla.checkpoint import load_policy
     from drive.planners.vla.policy import VlaPolicy
-    from drive.stages.codebook import fit_codebook
-    from drive.tokenizers.kdisk import KDiskTokenizer
+    from drive.stages.codebook import Source, fit_tokenizer
+    from drive.tokenizers.load import load_tokenizer
 
     sections, device = typed_sections(config), use_device(config)
     source = config["checkpoint"]
@@ -178,18 +179,21 @@ def starting_policy(config: dict[str, Any], splits: Callable[[], Splits]) -> Vla
     if source is not None:
         policy = load_policy(checkpoint_folder(source), sections["model"])
         if config["tokenizer"]["codebook"]:
-            policy.require_codebook(KDiskTokenizer.load(config["tokenizer"]["codebook"]))
+            policy.require_codebook(load_tokenizer(config["tokenizer"]["codebook"]))
     else:
         model_config = sections["model"]
         if config["tokenizer"]["codebook"]:
-            codebook = KDiskTokenizer.load(config["tokenizer"]["codebook"], expect_dt=sections["tokenizer"].dt)
+            codebook = load_tokenizer(config["tokenizer"]["codebook"], expect_dt=sections["tokenizer"].dt)
         else:
             data = splits().train
-            codebook = fit_codebook(data.scenarios, sections["tokenizer"], data.fingerprint)
+            whole = [Source(config["dataset"]["name"], data.scenarios, data.fingerprint)]
+            codebook = fit_tokenizer(config["tokenizer"]["name"], sections["tokenizer"], whole)
             print(codebook.record)
         model, processor = load_backbone(model_config)
         kept = model_config if model_config.lora_rank else replace(model_config, weights="")  # a whole checkpoint needs no other weights
         policy = VlaPolicy.from_backbone(model, processor, codebook, kept)
+    if config["stage"]["name"] == "grpo" and policy.grammar.automaton.shortest != policy.grammar.automaton.longest:
+        raise ConfigError(f"stage=grpo pays for thought by the length of an answer, and plans of tokenizer={policy.codebook.name} vary in length: take another")
     policy.model.to(device)
     return policy
 

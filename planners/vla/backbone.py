@@ -15,6 +15,7 @@ from drive.core.errors import CheckpointError, ConfigError
 from drive.core.seeds import torch_rng
 from drive.planners.vla.grammar import ANSWER, THINK, THINK_END
 from drive.planners.vla.shipped import shipped
+from drive.tokenizers.interface import PlanTokenizer
 
 DTYPES = ("float32", "bfloat16")
 
@@ -75,11 +76,16 @@ def motion_features(deltas: NDArray[np.float64], dim: int) -> torch.Tensor:
     return (torch.cat([phase.sin(), phase.cos()], dim=1) * 2**0.5).float()
 
 
-def add_action_tokens(model, processor, names: list[str], deltas: NDArray[np.float64]) -> list[int]:
+def add_tokens_of(model, processor, codebook: PlanTokenizer) -> list[int]:
+    """Add the grammar's tokens and those of the action tokenizer that the model has not got already; ids of all new tokens."""
+    return add_action_tokens(model, processor, [] if codebook.in_text else codebook.token_names, codebook.token_places)
+
+
+def add_action_tokens(model, processor, names: list[str], deltas: NDArray[np.float64] | None) -> list[int]:
     """Add the grammar's tokens and one token per action; ids of all new tokens.
 
     names (K,), deltas (K, 3) the motion of each. New rows start at the mean of the old ones plus a smooth function of the
-    motion, so that neighbouring actions start as neighbours. Raises CheckpointError if some are there already.
+    motion, so that neighbouring actions start as neighbours; deltas None: plus noise. Raises CheckpointError if some are there already.
     """
     tokenizer = processor.tokenizer
     present = [name for name in names if name in tokenizer.get_vocab()]
@@ -97,7 +103,11 @@ def add_action_tokens(model, processor, names: list[str], deltas: NDArray[np.flo
             old = matrix[:old_size].float()
             matrix[new_ids] = old.mean(0).to(matrix.dtype)
             std = old.std(0).mean()
-            matrix[action_ids] += (std * motion_features(deltas, matrix.shape[1])).to(matrix.dtype)
+            if deltas is not None:
+                matrix[action_ids] += (std * motion_features(deltas, matrix.shape[1])).to(matrix.dtype)
+            elif names:
+                rows = torch.randn(len(names), matrix.shape[1], generator=torch_rng(0, "action rows"))
+                matrix[action_ids] += (std * rows).to(matrix.dtype)
             for row, name in enumerate((THINK, THINK_END, ANSWER)):
                 noise = torch.randn(matrix.shape[1], generator=torch_rng(row, name))
                 matrix[tokenizer.convert_tokens_to_ids(name)] += (std * noise).to(matrix.dtype)

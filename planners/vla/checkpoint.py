@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from drive.core.errors import CheckpointError
 from drive.core.types import Camera, Command, Observation
-from drive.planners.vla.backbone import ModelConfig, add_action_tokens, add_lora, freeze_vision, load_backbone
+from drive.planners.vla.backbone import ModelConfig, add_lora, add_tokens_of, freeze_vision, load_backbone
 from drive.planners.vla.policy import VlaPolicy
 from drive.planners.vla.processor import load_processor
 from drive.planners.vla.prompt import plan_request
-from drive.tokenizers.kdisk import KDiskTokenizer
+from drive.tokenizers.interface import PlanTokenizer
+from drive.tokenizers.load import load_tokenizer
 
 FORMAT = 1
 
@@ -94,7 +95,7 @@ def load_policy(folder: str | Path, config: ModelConfig | None = None) -> VlaPol
         raise CheckpointError(f"{folder} has checkpoint format {version}, this drive reads {FORMAT}")
     if config is not None:
         saved = _overridden(saved, config, folder)
-    codebook = KDiskTokenizer.load(folder / "codebook")
+    codebook = load_tokenizer(folder / "codebook")
     if codebook.fingerprint != meta["codebook"]:
         raise CheckpointError(f"{folder}/codebook is not the one the weights were trained with: take the folder as it was written")
     policy = _with_adapters(folder, saved, codebook, meta) if saved.lora_rank else _whole(folder, saved, codebook, meta)
@@ -150,7 +151,7 @@ def _assign(model, state: dict[str, torch.Tensor], wanted: dict[str, torch.Tenso
             tensor.copy_(state[name])
 
 
-def _whole(folder: Path, config: ModelConfig, codebook: KDiskTokenizer, meta: dict) -> VlaPolicy:
+def _whole(folder: Path, config: ModelConfig, codebook: PlanTokenizer, meta: dict) -> VlaPolicy:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     processor = load_processor(str(folder), config.family, config.max_pixels)
@@ -165,9 +166,9 @@ def _whole(folder: Path, config: ModelConfig, codebook: KDiskTokenizer, meta: di
     return policy
 
 
-def _with_adapters(folder: Path, config: ModelConfig, codebook: KDiskTokenizer, meta: dict) -> VlaPolicy:
+def _with_adapters(folder: Path, config: ModelConfig, codebook: PlanTokenizer, meta: dict) -> VlaPolicy:
     model, processor = load_backbone(config)
-    new_ids = add_action_tokens(model, processor, codebook.token_names, codebook.codebook)
+    new_ids = add_tokens_of(model, processor, codebook)
     policy = VlaPolicy(add_lora(model, config, new_ids), processor, codebook, config, meta["plan_tokens"])
     _assign(policy.model, read_state(folder / "model.safetensors"), trainable_state(policy), folder)
     return policy

@@ -26,7 +26,7 @@ class Prefix:
     mask: torch.Tensor  # (B, L) 1 where the prompt is, 0 on its left padding
     next_position: torch.Tensor  # (B,) rotary position of the first answer token
     logits: torch.Tensor  # (B, V) for the first answer token
-    now: torch.Tensor  # (B,) action token of the present motion
+    now: torch.Tensor  # (B, M) action tokens of the present motion
 
     def rows(self, index: torch.Tensor) -> Prefix:
         """The prompts of `index` (N,), repeated or left out as it says; differentiable."""
@@ -58,7 +58,7 @@ def _inner(model):
 
 
 def prefill(model, inputs: dict[str, Any], now: torch.Tensor) -> Prefix:
-    """Run B left-padded prompts once; now (B,) is the action token of each one's present motion."""
+    """Run B left-padded prompts once; now (B, M) holds the action tokens of each one's present motion."""
     mask = inputs["attention_mask"]
     if "mm_token_type_ids" not in inputs:  # Qwen counts for itself; other families would count the padding in
         inputs = {**inputs, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
@@ -71,9 +71,16 @@ def prefill(model, inputs: dict[str, Any], now: torch.Tensor) -> Prefix:
     return Prefix(layers, mask, position, out.logits[:, -1], now)
 
 
-def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """(choice (n,), log-probability (n,)) from logits (n, m); greedy at temperature 0 (log-probability at temperature 1)."""
-    log_probs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+BARRED = -1e9  # logit of what the grammar bars: finite, so that 0 times its logarithm stays 0
+
+
+def _choose(
+    logits: torch.Tensor, temperature: float, generator: torch.Generator | None, allowed: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(choice (n,), log-probability (n,)) from logits (n, m) where `allowed` (n, m) holds; greedy at temperature 0 (log-probability at
+    temperature 1)."""
+    scaled = logits.float() / (temperature or 1.0)
+    log_probs = torch.log_softmax(scaled if allowed is None else scaled.masked_fill(~allowed, BARRED), dim=-1)
     if temperature == 0.0:
         choice = log_probs.argmax(-1)
     else:
@@ -88,14 +95,17 @@ class _Rows:
         self.grammar, self.now, count, device = grammar, now, len(now), now.device
         self.state = torch.full((count,), _MODE, device=device)
         self.thought = torch.zeros(count, dtype=torch.long, device=device)
-        self.actions = torch.zeros(count, dtype=torch.long, device=device)
+        self.said = torch.zeros(count, dtype=torch.long, device=device)  # tokens of the present motion
+        self.place = torch.zeros(count, dtype=torch.long, device=device)  # state of the plan's automaton
+        self.table, self.index = grammar.table(device), grammar.action_index(device)
         self.action_ids = grammar.action_ids.to(device)
         self.text_ids = torch.cat([grammar.text_mask.nonzero().squeeze(1), torch.tensor([grammar.think_end])]).to(device)
         self.mode_ids = torch.tensor([grammar.think, grammar.answer], device=device)
 
     def next(self, logits: torch.Tensor, mode: str, temperature: float, generator) -> tuple[torch.Tensor, torch.Tensor]:
         """(token (n,), log-probability (n,)) for logits (n, V)."""
-        token = torch.where(self.state == _NOW, self.now, self.grammar.answer)
+        present = self.now.gather(1, self.said.clamp(max=self.now.shape[1] - 1)[:, None]).squeeze(1)
+        token = torch.where(self.state == _NOW, present, self.grammar.answer)
         log_prob = torch.zeros(len(token), device=logits.device)
         allowed = {_TEXT: self.text_ids, _ACTION: self.action_ids}
         if mode == "adaptive":
@@ -105,7 +115,8 @@ class _Rows:
         for state, ids in allowed.items():
             at = (self.state == state).nonzero().squeeze(1)
             if len(at):
-                choice, log_prob[at] = _choose(logits[at][:, ids], temperature, generator)
+                free = state != _ACTION or self.grammar.automaton.unconstrained
+                choice, log_prob[at] = _choose(logits[at][:, ids], temperature, generator, None if free else self.table[self.place[at]] >= 0)
                 token[at] = ids[choice]
         full = (self.state == _TEXT) & (self.thought >= self.grammar.max_reasoning)
         token[full], log_prob[full] = self.grammar.think_end, 0.0
@@ -114,17 +125,18 @@ class _Rows:
     def advance(self, token: torch.Tensor) -> torch.Tensor:
         """Move every row past its new token; (n,) bool, True where all actions are written."""
         self.thought += self.state == _TEXT
-        self.actions += self.state == _ACTION
+        self.said += self.state == _NOW
+        self.place = torch.where(self.state == _ACTION, self.table[self.place, self.index[token].clamp(min=0)], self.place)
         state = torch.where(token == self.grammar.think, _TEXT, self.state)
         state = torch.where(token == self.grammar.think_end, _ANSWER, state)
-        state = torch.where(self.state == _NOW, _ACTION, state)
+        state = torch.where((self.state == _NOW) & (self.said == self.grammar.now_tokens), _ACTION, state)
         self.state = torch.where(token == self.grammar.answer, _NOW, state)
-        return self.actions == self.grammar.plan_tokens
+        return self.place == len(self.table) - 1
 
     def keep(self, index: torch.Tensor) -> None:
         """Drop the rows that are not in `index`."""
         self.state, self.thought = self.state[index], self.thought[index]
-        self.actions, self.now = self.actions[index], self.now[index]
+        self.place, self.said, self.now = self.place[index], self.said[index], self.now[index]
 
 
 @torch.no_grad()
@@ -204,7 +216,9 @@ def token_log_probs(
             continue
         lookup = torch.zeros(logits.shape[-1], dtype=torch.long, device=device)
         lookup[columns] = torch.arange(len(columns), device=device)
-        chosen = torch.log_softmax(logits[at][:, columns].float() / temperature, dim=-1)
+        scaled = logits[at][:, columns].float() / temperature
+        free = grammar.allowed(ids, kinds) if kind is Kind.ACTION else None
+        chosen = torch.log_softmax(scaled if free is None else scaled.masked_fill(~free, BARRED), dim=-1)
         log_probs = log_probs.masked_scatter(at, chosen.gather(1, lookup[ids[at]][:, None]).squeeze(1))
         entropy = entropy.masked_scatter(at, -(chosen.exp() * chosen).sum(-1))
     return log_probs, entropy

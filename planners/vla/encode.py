@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from drive.core.types import Observation
 from drive.planners.vla.processor import ImageTextProcessor
 from drive.planners.vla.prompt import frames, messages, past_deltas, plan_request, present_motion
-from drive.tokenizers.kdisk import KDiskTokenizer
+from drive.tokenizers.interface import PlanTokenizer
 
 
 @dataclass
@@ -22,14 +22,14 @@ class EncodedPrompt:
 
     ids: tuple[int, ...]
     images: NDArray[np.uint8]  # (N, H, W, 3)
-    now: int = 0  # action index of the present motion
+    now: tuple[int, ...] = (0,)  # action indexes of the present motion
     features: torch.Tensor | None = None  # (tokens, hidden) of the frames, kept where the vision tower is frozen
 
 
 class PromptEncoder:
     """Encodes prompts with one processor; the text is rendered by its chat template and by nothing else."""
 
-    def __init__(self, processor: ImageTextProcessor, system: str = "", codebook: KDiskTokenizer | None = None) -> None:
+    def __init__(self, processor: ImageTextProcessor, system: str = "", codebook: PlanTokenizer | None = None) -> None:
         self.processor = processor
         self.system = system
         self.codebook = codebook  # names the past motions; None in a model without actions
@@ -52,7 +52,7 @@ class PromptEncoder:
         """The planning prompt of an observation."""
         prompt = self.encode(frames(observation), self.request(observation))
         if self.codebook is not None:
-            prompt.now = int(self.codebook.nearest(present_motion(observation, self.codebook.dt)[None])[0][0])
+            prompt.now = tuple(self.codebook.encode_motions(present_motion(observation, self.codebook.dt)[None])[0].tolist())
         return prompt
 
     def request(self, observation: Observation) -> str:
@@ -61,8 +61,8 @@ class PromptEncoder:
         codebook = self.codebook
         if codebook is None or len(observation.ego_history) < 2 or abs(observation.frame_dt - codebook.dt) > 1e-6:
             return plan_request(observation)
-        tokens, _ = codebook.nearest(past_deltas(observation))
-        return plan_request(observation, [codebook.token_names[i] for i in tokens])
+        names = codebook.token_names
+        return plan_request(observation, ["".join(names[i] for i in tokens) for tokens in codebook.encode_motions(past_deltas(observation))])
 
     def _spoken(self, text: str) -> str:
         """`text` without the model's control words: a passenger's sentence can open no turn, hold no image and be no answer."""

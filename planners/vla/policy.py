@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from drive.core.errors import CheckpointError
+from drive.core.errors import CheckpointError, TokenizerError
 from drive.core.types import PLAN_STEPS, Observation
-from drive.planners.vla.backbone import ModelConfig, add_action_tokens, add_lora, freeze_vision
+from drive.planners.vla.backbone import ModelConfig, add_lora, add_tokens_of, freeze_vision
 from drive.planners.vla.decode import Answers, Prefix, answer_logits, prefill, sample, token_log_probs
 from drive.planners.vla.encode import EncodedPrompt, PromptEncoder, append_answers
 from drive.planners.vla.features import feature_inputs, keep_features, takes_features
 from drive.planners.vla.grammar import Grammar, Kind
-from drive.tokenizers.kdisk import KDiskTokenizer
+from drive.tokenizers.interface import PlanTokenizer
 
 
 @dataclass(frozen=True)
@@ -42,23 +42,24 @@ class SftTerms:
 
 
 class VlaPolicy:
-    """A vision-language model with action tokens, its processor, its codebook and its grammar."""
+    """A vision-language model with action tokens, its processor, its action tokenizer (the codebook) and its grammar."""
 
-    def __init__(self, model, processor, codebook: KDiskTokenizer, config: ModelConfig, plan_tokens: int = PLAN_STEPS) -> None:
+    def __init__(self, model, processor, codebook: PlanTokenizer, config: ModelConfig, plan_tokens: int = PLAN_STEPS) -> None:
         self.model = model
         self.codebook = codebook
         self.config = config
         self.encoder = PromptEncoder(processor, config.system, codebook)
         tokenizer = processor.tokenizer
         rows = model.get_output_embeddings().weight.shape[0]
-        self.grammar = Grammar.from_tokenizer(tokenizer, codebook.token_names, rows, plan_tokens, config.max_reasoning, tokenizer.eos_token)
+        rules = (codebook.automaton(plan_tokens), codebook.motion_tokens, codebook.in_text)
+        self.grammar = Grammar.from_tokenizer(tokenizer, codebook.token_names, rows, plan_tokens, config.max_reasoning, tokenizer.eos_token, *rules)
         self._distance: torch.Tensor | None = None
         self._takes_features = takes_features(model)
 
     @staticmethod
-    def from_backbone(model, processor, codebook: KDiskTokenizer, config: ModelConfig, plan_tokens: int = PLAN_STEPS) -> VlaPolicy:
+    def from_backbone(model, processor, codebook: PlanTokenizer, config: ModelConfig, plan_tokens: int = PLAN_STEPS) -> VlaPolicy:
         """Add the codebook's tokens to a plain vision-language model, and adapters if the config asks for them."""
-        new_ids = add_action_tokens(model, processor, codebook.token_names, codebook.codebook)
+        new_ids = add_tokens_of(model, processor, codebook)
         if config.lora_rank:
             model = add_lora(model, config, new_ids)
         if config.freeze_vision:
@@ -97,7 +98,7 @@ class VlaPolicy:
 
     def prefix(self, prompts: Sequence[EncodedPrompt]) -> Prefix:
         """The prompts' shared cache; differentiable outside torch.no_grad."""
-        now = self.grammar.action_ids[[p.now for p in prompts]].to(self.device)
+        now = self.grammar.action_ids[torch.tensor([p.now for p in prompts])].to(self.device)
         return prefill(self.model, self.inputs(prompts), now)
 
     def sample(
@@ -118,7 +119,7 @@ class VlaPolicy:
         lengths = (kinds != int(Kind.PAD)).sum(1)
         log_probs = torch.zeros(ids.shape, device=self.device)
         entropy = torch.zeros(ids.shape, device=self.device)
-        fast = lengths == self.grammar.fast_length
+        fast = ids[:, 0] == self.grammar.answer
         for part in (fast, ~fast):
             index = part.nonzero().squeeze(1)
             if not len(index):
@@ -132,8 +133,8 @@ class VlaPolicy:
             entropy = entropy.index_copy(0, index, torch.nn.functional.pad(spread, pad))
         return log_probs, entropy
 
-    def target_ids(self, prompts: Sequence[EncodedPrompt], plans: NDArray[np.int64], reasonings: Sequence[str | None]) -> torch.Tensor:
-        """(B, L) right-padded answers to imitate for B prompts; reasoning None gives the fast form."""
+    def target_ids(self, prompts: Sequence[EncodedPrompt], plans: NDArray[Any], reasonings: Sequence[str | None]) -> torch.Tensor:
+        """(B, L) right-padded answers to imitate for B prompts and the B rows of their plans' tokens; reasoning None gives the fast form."""
         thoughts = [None if text is None else self.tokenizer(text, add_special_tokens=False).input_ids for text in reasonings]
         rows = [self.grammar.answer_ids(plan.tolist(), thought, p.now) for p, plan, thought in zip(prompts, plans, thoughts)]
         ids = torch.full((len(rows), max(map(len, rows))), self.grammar.pad, dtype=torch.long)
@@ -144,32 +145,36 @@ class VlaPolicy:
     def sft_terms(self, prompts: Sequence[EncodedPrompt], ids: torch.Tensor, label_spread: float = 0.0) -> SftTerms:
         """Teacher-forced losses of answers `ids` (B, L) over the whole vocabulary (AutoVLA, section 3.3).
 
-        label_spread: metres; above 0 an action's target is spread over the codebook by exp(-distance^2 / 2 spread^2).
+        label_spread: metres; above 0 an action's target is spread over the codebook by exp(-distance^2 / 2 spread^2), where a token is a motion.
         """
         inputs = append_answers(self.inputs(prompts), ids, self.grammar.pad)
         logits = self.model(**inputs, logits_to_keep=ids.shape[1]).logits.float()
         kinds = self.grammar.kinds(ids)
         action = kinds == int(Kind.ACTION)
-        spoken = (kinds != int(Kind.PAD)) & (kinds != int(Kind.MODE)) & ~action & (ids != self._now_ids(ids))
+        spoken = (kinds != int(Kind.PAD)) & (kinds != int(Kind.MODE)) & ~action & ~self._given(ids)
         log_probs = torch.log_softmax(logits, dim=-1)
         loss = -log_probs.gather(2, ids[..., None]).squeeze(2)
         chosen = log_probs[action][:, self.grammar.action_ids.to(self.device)]
         target = self.grammar.action_index(self.device)[ids[action]]
-        action_loss = -(self._soft_labels(target, label_spread) * chosen).sum(-1) if label_spread > 0 else loss[action]
+        soft = label_spread > 0 and self.codebook.token_motions is not None
+        action_loss = -(self._soft_labels(target, label_spread) * chosen).sum(-1) if soft else loss[action]
         per_action = torch.zeros_like(loss).masked_scatter(action, action_loss)
         right = torch.zeros_like(loss).masked_scatter(action, (chosen.argmax(-1) == target).float())
         count = action.sum(1).clamp(min=1)
         return SftTerms(loss[:, 0], (loss * spoken).sum(1) / spoken.sum(1).clamp(min=1), per_action.sum(1) / count, right.sum(1) / count)
 
-    def _now_ids(self, ids: torch.Tensor) -> torch.Tensor:
-        """`ids` where a token is the given present motion, -1 elsewhere: it follows <answer>, and nobody has to predict it."""
-        follows = torch.nn.functional.pad(ids[:, :-1] == self.grammar.answer, (1, 0))
-        return torch.where(follows, ids, -1)
+    def _given(self, ids: torch.Tensor) -> torch.Tensor:
+        """(B, L) bool, where a token is of the given present motion: it follows <answer>, and nobody has to predict it."""
+        given, follows = torch.zeros_like(ids, dtype=torch.bool), ids == self.grammar.answer
+        for _ in range(self.grammar.now_tokens):
+            follows = torch.nn.functional.pad(follows[:, :-1], (1, 0))
+            given = given | follows
+        return given
 
     def _soft_labels(self, target: torch.Tensor, spread: float) -> torch.Tensor:
         """(n, K) target distributions of action indexes (n,)."""
         if self._distance is None:
-            moved = torch.from_numpy(self.codebook.codebook).float() * torch.tensor([1.0, 1.0, 2.0])  # a corner lies about 2 m out
+            moved = torch.from_numpy(self.codebook.token_motions).float() * torch.tensor([1.0, 1.0, 2.0])  # a corner lies about 2 m out
             self._distance = torch.cdist(moved, moved).to(self.device)
         return torch.softmax(-(self._distance[target] ** 2) / (2 * spread**2), dim=-1)
 
@@ -183,12 +188,12 @@ class VlaPolicy:
             out.append(Decoded(None, actions, text, mode, length))
         good = [i for i, d in enumerate(out) if d.actions is not None]
         if good:
-            poses = self.codebook.decode(np.array([out[i].actions for i in good]))
-            for i, p in zip(good, poses):
-                out[i] = replace(out[i], poses_ego=p)
+            for i, poses in zip(good, self.codebook.decode_each([np.array(out[i].actions) for i in good])):
+                if not isinstance(poses, TokenizerError):
+                    out[i] = replace(out[i], poses_ego=poses)
         return out
 
-    def require_codebook(self, codebook: KDiskTokenizer) -> None:
+    def require_codebook(self, codebook: PlanTokenizer) -> None:
         """Raise CheckpointError unless `codebook` is the one this policy speaks."""
         if codebook.fingerprint != self.codebook.fingerprint:
             raise CheckpointError(
