@@ -17,7 +17,10 @@ from drive.planners.vla.grammar import Grammar, Kind
 from drive.planners.vla.planner import VlaPlanner
 from drive.planners.vla.policy import VlaPolicy
 from drive.planners.vla.tiny import build_tiny
+from drive.rewards.pdms import RewardConfig
+from drive.stages.grpo import GrpoConfig, Reference, roll_out, update
 from drive.stages.loop import OptimConfig
+from drive.stages.scenes import SceneStore
 from drive.stages.sft import SftConfig, train_sft
 from drive.tokenizers.bev_grid import BevGrid
 from drive.tokenizers.fast import Fast
@@ -152,3 +155,20 @@ def test_the_tiny_model_learns_a_scene_with_it(kind, tmp_path):
     config = SftConfig(steps=60, batch=2, validate_scenes=0, slow_share_complex=0.0, slow_share_simple=0.0, optim=optim)
     train_sft(RunFolder.create(tmp_path, "sft", {}, ["drive", "train"], "sft"), policy, [scene], None, config)
     assert before > 1.0 and error() < 0.3
+
+
+@pytest.mark.parametrize("kind", ["uniform_bins", "fast"])
+def test_grpo_pays_for_thought_alone_whatever_the_length_of_a_plan(kind):
+    policy, scenes = new_policy(kind), [toy_scenario(i) for i in range(3)]
+    config = GrpoConfig(scenes=3, group=6, temperature=1.5, optim=OptimConfig(1e-3, 0.0, 0))
+    rollouts = roll_out(policy, SceneStore(scenes, policy), np.arange(3), config, RewardConfig(), 0)
+    decoded = policy.decode(rollouts.answers)
+    kinds = policy.grammar.kinds(rollouts.answers.ids)
+    for answer, row in zip(decoded, kinds):
+        before = int((row == int(Kind.ACTION)).nonzero()[0]) - policy.grammar.now_tokens - 1  # tokens ahead of <answer>
+        assert answer.thought == before and (answer.mode == "slow") == (before > 0)
+    if kind == "fast":
+        assert len({answer.tokens - answer.thought for answer in decoded}) > 1, "plans are to differ in length"
+    weights = [p.clone() for p in policy.parameters()]
+    logs = update(policy, Reference(policy), rollouts, torch.optim.SGD(policy.parameters(), 1.0), config)
+    assert logs["gradient_norm"] > 0.0 and any((a != b).any() for a, b in zip(weights, policy.parameters()))

@@ -162,7 +162,6 @@ def starting_policy(config: dict[str, Any], splits: Callable[[], Splits]) -> Vla
     """What the stage starts from (see the examples above); `splits` is called only where a codebook is fitted."""
     from dataclasses import replace
 
-    from drive.core.errors import ConfigError
     from drive.core.runs import RunFolder
     from drive.planners.vla.backbone import load_backbone
     from drive.planners.vla.checkpoint import load_policy
@@ -192,8 +191,6 @@ def starting_policy(config: dict[str, Any], splits: Callable[[], Splits]) -> Vla
         model, processor = load_backbone(model_config)
         kept = model_config if model_config.lora_rank else replace(model_config, weights="")  # a whole checkpoint needs no other weights
         policy = VlaPolicy.from_backbone(model, processor, codebook, kept)
-    if config["stage"]["name"] == "grpo" and policy.grammar.automaton.shortest != policy.grammar.automaton.longest:
-        raise ConfigError(f"stage=grpo pays for thought by the length of an answer, and plans of tokenizer={policy.codebook.name} vary in length: take another")
     policy.model.to(device)
     return policy
 

@@ -159,7 +159,7 @@ def roll_out(policy: VlaPolicy, store: SceneStore, index: NDArray[np.int64], con
     good = np.array([d.poses_ego is not None for d in decoded]).reshape(shape)
     still = np.zeros((policy.grammar.plan_tokens, 3))  # stands in for an undecodable plan, whose score is set to 0
     poses = np.stack([d.poses_ego if d.poses_ego is not None else still for d in decoded]).reshape(*shape, -1, 3)
-    thought = np.array([d.tokens - policy.grammar.fast_length for d in decoded]).reshape(shape)
+    thought = np.array([d.thought for d in decoded]).reshape(shape)
     scenes = [store.pdm_scene(int(i)) for i in index]
     scored = pdms_reward(scenes, list(poses), good, thought, policy.codebook.dt, reward)
     return Rollouts(prompts, answers, scored, int((~good).sum()))

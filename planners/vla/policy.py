@@ -29,6 +29,7 @@ class Decoded:
     reasoning: str
     mode: str
     tokens: int
+    thought: int  # tokens before the answer proper: 0 in a fast one
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ class VlaPolicy:
             actions, reasoning = self.grammar.parse(ids)
             mode = "slow" if ids[0] == self.grammar.think else "fast"
             text = self.tokenizer.decode(reasoning).strip() if reasoning else ""
-            out.append(Decoded(None, actions, text, mode, length))
+            thought = ids.index(self.grammar.answer) if self.grammar.answer in ids[:length] else length
+            out.append(Decoded(None, actions, text, mode, length, thought))
         good = [i for i, d in enumerate(out) if d.actions is not None]
         if good:
             for i, poses in zip(good, self.codebook.decode_each([np.array(out[i].actions) for i in good])):
