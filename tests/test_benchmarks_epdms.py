@@ -8,13 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scenarionet_logs
+import shapely
 from toy_scenes import toy_scenario
 
 from drive.benchmarks.epdms import Epdms, Frame, Place, follow_up_weights, predecessors, score_frame, two_stage
 from drive.benchmarks.evaluate import evaluate
 from drive.core.errors import DataError
-from drive.core.types import Plan, PlanStatus, Trajectory
+from drive.core.geometry import box_corners
+from drive.core.types import Camera, Lights, LightState, Plan, PlanStatus, Trajectory
+from drive.core.vehicle import PACIFICA
+from drive.datasets.logs import LogScenes
 from drive.datasets.navsim_splits import TwoStageGroup, read_scene_filter, read_two_stage_groups
+from drive.datasets.scenarionet import log_of
+from drive.datasets.scenarionet_log import read_log
 from drive.metrics.epdms import EpdmsScene, combine, human_filter, score_epdms
 from drive.planners.constant_velocity import ConstantVelocity
 from drive.report.tables import read_results, table_cells, text_table, write_results
@@ -193,7 +200,8 @@ def test_the_benchmark_scores_scenes_and_pairs_frames_of_a_log():
     first, *later = result.rows
     assert math.isnan(first.parts["ec"]) and all(row.parts["ec"] in (0.0, 1.0) for row in later)
     for row in result.rows:
-        parts = {name: np.array([value]) for name, value in row.parts.items()}
+        assert math.isnan(row.parts["tlc"])  # the toy scenes hold no lights
+        parts = {name: np.array([value]) for name, value in {**row.parts, "tlc": 1.0}.items()}
         assert row.score == pytest.approx(combine(parts, parts["ec"])[0])
     assert result.mean("ec") == pytest.approx(np.mean([row.parts["ec"] for row in later]))
     apart = evaluate(Epdms(), [replace(s, time_s=5.0 * i) for i, s in enumerate(scenes)], ConstantVelocity())
@@ -226,3 +234,49 @@ def test_results_of_a_benchmark_round_trip_with_parts_that_do_not_apply(tmp_path
     assert stored.style is Epdms.style and math.isnan(stored.results[0].rows[0].parts["ec"])
     assert "NaN" not in (tmp_path / "results.json").read_text()
     assert text_table(stored.results, "x", stored.style) == text_table([result], "x", Epdms.style)
+
+
+def test_traffic_lights_of_the_route_are_judged_and_told_apart_from_none(tmp_path):
+    log = log_of(read_log(scenarionet_logs.write(tmp_path / "a.pkl", scenarionet_logs.record())), "test")
+    scene = LogScenes(log, (Camera.front(32, 32),)).scenario(58)
+    area = shapely.Polygon(scene.road_map.polygons.ring(scene.road_map.polygons.tokens.index("left")))
+    boxes = shapely.polygons(box_corners(scene.ego.poses_world, PACIFICA.length, PACIFICA.width, PACIFICA.rear_to_center))
+    inside = np.flatnonzero(shapely.intersects(boxes, area))  # steps of the scenario's clock, the present is 15
+    assert inside[0] > 20 and inside[-1] < 15 + 40, inside
+
+    plan = scene.logged_future()
+
+    def with_light(lane, first, last):
+        states = np.full((1, len(scene.ego.poses_world)), LightState.GREEN)
+        states[0, first:last] = LightState.RED
+        return replace(scene, lights=Lights((lane,), states))
+
+    cases = {
+        "none": (scene, 1.0),
+        "red": (with_light("left", 0, 66), 0.0),
+        "green": (with_light("left", 0, 0), 1.0),
+        "red once it is left": (with_light("left", inside[-1] + 6, 66), 1.0),
+        "red before it is reached": (with_light("left", 0, inside[0] - 5), 1.0),
+        "red off the route": (with_light("straight", 0, 66), 1.0),
+    }
+    for name, (case, tlc) in cases.items():
+        found = score_epdms([EpdmsScene.from_scenario(case)], [plan.poses[None]], plan.dt)[0]
+        assert found.tlc[0] == tlc and (found.score()[0] > 0.0) == (tlc > 0.0), name
+    shown = {name: evaluate(Epdms(), [cases[name][0]], Planned(plan)).rows[0] for name in ("none", "red", "green")}
+    assert math.isnan(shown["none"].parts["tlc"]) and shown["green"].parts["tlc"] == 1.0
+    assert shown["red"].parts["tlc"] == 1.0  # the logged human ran it too: the filter forgives
+
+
+class Planned:
+    """Always the same plan."""
+
+    name = "planned"
+
+    def __init__(self, trajectory):
+        self.trajectory = trajectory
+
+    def reset(self):
+        pass
+
+    def plan(self, observations):
+        return [Plan(self.trajectory) for _ in observations]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.benchmarks.evaluate import Scored
+from drive.benchmarks.pdms import has_horizon
 from drive.benchmarks.results import SceneRow, Style
 from drive.core.errors import DataError
 from drive.core.types import PLAN_DT, Scenario, Trajectory
@@ -27,8 +28,7 @@ from drive.metrics.epdms_comfort import MAX_FRAME_GAP, extended_comfort
 
 Array = NDArray[np.float64]
 PARTS = (*MULTIPLIERS, "ep", "ttc", "lk", "hc", "ec")
-SHOWN = tuple(name for name in PARTS if name != "tlc")  # no dataset here holds traffic lights yet
-STYLE = Style("epdms_v2_2", PARTS, SHOWN, note="one stage, log replay, human filter after its fix, TLC not judged: no traffic lights in the data")
+STYLE = Style("epdms_v2_2", PARTS, PARTS, note="one stage, log replay, human filter after its fix, TLC where the data holds traffic lights")
 HUMAN_STEPS = 8  # of 0.5 s: the logged drive that the filter forgives
 KERNEL_VARIANCE = 0.1  # m^2, of the weight of a follow-up by its distance from the plan's end
 
@@ -36,15 +36,15 @@ KERNEL_VARIANCE = 0.1  # m^2, of the weight of a follow-up by its distance from 
 class Epdms:
     """The one-stage benchmark, over scenarios of any dataset.
 
-    The scenarios hold no traffic lights, so that TLC is always 1; the table's heading tells. The logged drive is the filter's human.
+    TLC of a scenario without traffic lights is 1 in the score, and left out of TLC's own mean. The logged drive is the filter's human.
     """
 
     style = STYLE
     needs_map = True
 
     def accepts(self, scenario: Scenario) -> bool:
-        """Every scenario belongs to it."""
-        return True
+        """Scenarios whose log goes on for the 4 s that are simulated."""
+        return has_horizon(scenario)
 
     def score(self, scenario: Scenario, trajectory: Trajectory, index: int) -> Scored:
         """EPDMS without EC, which `finish` adds. Raises DataError on a plan that cannot be simulated, or a scene without a past."""
@@ -54,7 +54,8 @@ class Epdms:
         filtered = human_filter(found, human)
         parts = {name: float(getattr(filtered, name)[0]) for name in PARTS if name != "ec"}
         frame = Frame(scenario.id, scenario.log_id, scenario.time_s, parts, found.states[0], np.zeros(2))
-        return Scored(float(filtered.score()[0]), {**parts, "ec": float("nan")}, frame)
+        shown = {**parts, "ec": float("nan"), "tlc": parts["tlc"] if scenario.lights is not None else float("nan")}
+        return Scored(float(filtered.score()[0]), shown, frame)
 
     def finish(self, rows: list[SceneRow], scored: Sequence[Scored | None], scenarios: Sequence[Scenario]) -> list[SceneRow]:
         """Rows with EC, and the score with it, where the frame half a second before is in the set: 0 if that one has no plan."""

@@ -14,7 +14,14 @@ from drive.core.types import Scenario, Trajectory
 from drive.metrics.pdms import PdmScene, score_pdms
 
 PARTS = ("nc", "dac", "ttc", "comfort", "ep", "ddc")
+SECONDS = 4.0  # simulated
 STYLE = Style("pdms_v1_1", PARTS, shown=PARTS[:-1])  # ddc has weight 0 in this version
+
+
+def has_horizon(scenario: Scenario) -> bool:
+    """Whether there are 4 s to judge a plan against: NAVSIM's set holds no others."""
+    future = (len(scenario.ego.poses_world) - 1 - scenario.present) * scenario.dt
+    return scenario.reference_world is not None or future >= SECONDS - 1e-6
 
 
 class Pdms:
@@ -27,8 +34,8 @@ class Pdms:
         self.pdm_scenes = pdm_scenes
 
     def accepts(self, scenario: Scenario) -> bool:
-        """Every scenario belongs to it."""
-        return True
+        """Scenarios whose log goes on for the 4 s that are simulated."""
+        return has_horizon(scenario)
 
     def score(self, scenario: Scenario, trajectory: Trajectory, index: int) -> Scored:
         """PDMS and its parts. Raises DataError on a plan that cannot be simulated."""

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from drive.core.errors import DataError
-from drive.datasets.logged import Entry, split_of_path, walk
+from drive.datasets.logged import Entry, Inspection, split_of_path, walk
 from drive.datasets.logs import Log
 from drive.datasets.motion import DT
 from drive.datasets.scenarionet_log import LogRecord, read_log
@@ -81,3 +81,10 @@ def _named_split(path: Path) -> str:
     """The split that a file's name or folder tells."""
     mini = (split for split, logs in NUSCENES_MINI.items() for log in logs if log in path.name)
     return next(mini, split_of_path(path, ""))
+
+
+def inspect_index(path: Path) -> Inspection:
+    """Counts of a summary or mapping; logs that it names and that are not there are faults. Raises DataError where it is none."""
+    named = _indexed(path)
+    lost = tuple(f"{path} names {file.name}, which is not there" for file in named if not file.is_file())
+    return Inspection("ScenarioNet index", path, {"logs named": len(named), "there": len(named) - len(lost)}, lost)

@@ -18,11 +18,11 @@ PARTS = ("tracks", "map_features", "metadata")
 def inspect(path: Path) -> Inspection:
     """Counts of one log: steps, tracks (the ego among them), map features by kind; tracks without usable states are faults.
 
-    Raises DataError where the pickle is no ScenarioNet record, the summary and mapping files of a folder among them.
+    Raises DataError where the pickle is no ScenarioNet record.
     """
     record = load_plain_pickle(path)
     if not isinstance(record, Mapping) or not all(isinstance(record.get(part), Mapping) for part in PARTS):
-        raise DataError(f"{path}: no ScenarioNet record, it lacks {', '.join(PARTS)} (summaries and mappings of a folder do)")
+        raise DataError(f"{path}: no ScenarioNet record, it lacks {', '.join(PARTS)}")
     tracks, meta = record["tracks"], record["metadata"]
     kinds: Counter[str] = Counter()
     features: Counter[str] = Counter()

@@ -18,17 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.core.errors import DataError
-from drive.core.types import Scenario
+from drive.core.roadmap import Layer
+from drive.core.types import LightState, Scenario
 from drive.core.vehicle import simulate, state_array, targets_from_plan
 from drive.metrics.epdms_comfort import history_comfort, interpolate_history
 from drive.metrics.epdms_judge import EpdmsVerdict, RedLight, judge_epdms, without_overlaps
 from drive.metrics.pdms import PROGRESS_THRESHOLD
-from drive.metrics.pdms_contacts import PackedAgents
+from drive.metrics.pdms_contacts import DT, PackedAgents
 from drive.metrics.pdms_scene import HORIZON, PdmScene
 
 Array = NDArray[np.float64]
 MULTIPLIERS = ("nc", "dac", "ddc", "tlc")
 WEIGHTS = {"ep": 5.0, "ttc": 5.0, "lk": 2.0, "hc": 2.0, "ec": 2.0}
+LIGHT_DT = 0.5  # s between two readings of a traffic light
 HISTORY_FRAMES, HISTORY_DT = 4, 0.5  # the past that NAVSIM's scenes hold, the present among it
 FILTERED = (*MULTIPLIERS, "ttc", "lk")  # parts that a human's zero forgives; HC and EP of a human alone are always 1
 
@@ -50,14 +52,14 @@ class EpdmsScene:
 
     @staticmethod
     def from_scenario(scenario: Scenario) -> EpdmsScene:
-        """The benchmark's view: logged agents, the ego's past at 2 Hz over 1.5 s, no traffic lights. Raises DataError without that past."""
+        """The benchmark's view: logged agents and lights, the ego's past at 2 Hz over 1.5 s. Raises DataError without that past."""
         stride = round(HISTORY_DT / scenario.dt)
         steps = scenario.present - stride * np.arange(HISTORY_FRAMES)[::-1]
         if steps[0] < 0 or abs(stride * scenario.dt - HISTORY_DT) > 1e-6:
             raise DataError(f"scene {scenario.id!r} has no past of {HISTORY_DT * (HISTORY_FRAMES - 1):g} s at 2 Hz: history comfort wants one")
         history = np.stack([state_array(scenario.ego.state(int(step))) for step in steps])
         times = np.round(HISTORY_DT * 1e6 * np.arange(1 - HISTORY_FRAMES, 1)).astype(np.int64)
-        return EpdmsScene(PdmScene.from_scenario(scenario), history, times)
+        return EpdmsScene(PdmScene.from_scenario(scenario), history, times, red_lights(scenario))
 
     @cached_property
     def past(self) -> Array:
@@ -74,6 +76,19 @@ class EpdmsScene:
         """(metres along the centreline, NC * DAC * DDC * TLC) of the scene's reference."""
         verdict = judge_epdms(self.pdm.reference_states[None], self.pdm.areas, self.agents, self.pdm.centerline, self.lights)
         return float(verdict.progress[0]), float(_product(verdict)[0])
+
+
+def red_lights(scenario: Scenario) -> tuple[RedLight, ...]:
+    """The lane connectors of the route that are red at some time within 4 s; a light is read at 2 Hz and held, as NAVSIM does it."""
+    if scenario.lights is None:
+        return ()
+    held = LIGHT_DT * np.floor(np.arange(HORIZON + 1) * DT / LIGHT_DT + 1e-9)
+    steps = np.minimum(scenario.present + np.round(held / scenario.dt).astype(int), scenario.lights.states.shape[1] - 1)
+    red = {lane: scenario.lights.states[row, steps] == LightState.RED for row, lane in enumerate(scenario.lights.lane_ids)}
+    route, polygons = set(scenario.route_lane_ids), scenario.road_map.polygons
+    ruled = {lane for lane, when in red.items() if lane in route and when.any()}
+    at = [i for i in np.flatnonzero(polygons.layers == Layer.LANE_CONNECTOR) if polygons.tokens[i] in ruled]
+    return tuple(RedLight(polygons.ring(int(i)), red[polygons.tokens[i]]) for i in at)
 
 
 @dataclass(frozen=True)
