@@ -27,6 +27,11 @@ def data(root):
     return LogDataset(WaymoE2EReader(), root, "val")
 
 
+def named(data, name):
+    """The Scenario of one record."""
+    return data[data.ids.index(f"{name}-0015")]
+
+
 def scene_of(tmp_path, *records, **options):
     """The Scenario of the first record of a file."""
     write(tmp_path / "val.tfrecord", *records)
@@ -48,15 +53,15 @@ def painted(image, camera, frame):
 
 
 def test_frames_by_stride_and_those_that_were_rated(data):
-    assert data.ids == tuple(f"{name}-0015" for name in ("drive-1-050", "drive-1-045", "drive-1-040", "drive-1-035", "drive-1-048", "drive-2-050"))
-    assert data.faults == [] and data.expected == 6
+    assert data.ids == tuple(f"{name}-0015" for name in ("drive-1-035", "drive-1-040", "drive-1-045", "drive-1-048", "drive-1-050", "drive-2-050"))
+    assert data.faults == [] and data.expected == 6 and {scene.log_id for scene in data} == {"drive-1", "drive-2"}
     assert len(LogDataset(WaymoE2EReader(stride_s=0.1), data.root, "val")) == 7
 
 
 def test_ego_command_and_future(data):
-    scene = data[0]
+    scene = named(data, "drive-1-050")
     assert (scene.source, scene.split, scene.dt, scene.present) == ("waymo_e2e", "val", 0.25, 6)
-    assert scene.command is Command.LEFT and data[5].command is Command.RIGHT
+    assert scene.command is Command.LEFT and named(data, "drive-2-050").command is Command.RIGHT
     assert scene.teacher is not None and scene.reference_world is None and len(scene.agents) == 0
     np.testing.assert_allclose(scene.teacher.poses, [[SPEED * t, 0.0, 0.0] for t in 0.5 * np.arange(1, 11)], atol=1e-5)
     now = scene.ego.state(scene.present)
@@ -66,36 +71,36 @@ def test_ego_command_and_future(data):
 
 
 def test_eight_cameras_of_one_size_read_lazily_and_earlier_frames_of_the_drive(data):
-    scene = data[0]
+    scene = named(data, "drive-1-050")
     assert tuple(camera.name for camera in scene.cameras) == CAMERAS
     assert {(camera.width, camera.height) for camera in scene.cameras} == {(WIDTH, HEIGHT)}
     seen = scene.observation().images
     assert seen.shape == (8, 4, HEIGHT, WIDTH, 3) and scene.notes["repeated_frames"] == 0
     assert all(painted(seen[c, f], camera, number) for c, camera in enumerate(CAMERAS) for f, number in enumerate((35, 40, 45, 50)))
     assert (seen[CAMERAS.index("SIDE_LEFT"), :, 24:] == 0).all() and (seen[CAMERAS.index("FRONT"), :, 39] > 0).any()
-    later = data[1]  # 45: 40 and 35 are there, 30 is not
+    later = named(data, "drive-1-045")  # 45: 40 and 35 are there, 30 is not
     seen = later.observation().images[0]
     assert [painted(seen[f], "FRONT", number) for f, number in enumerate((35, 35, 40, 45))] == [True] * 4
     assert later.notes["repeated_frames"] == 8
 
 
 def test_a_camera_looks_where_its_calibration_says(data):
-    front, left, _, side = data[0].cameras[:4]
+    front, left, _, side = named(data, "drive-1-050").cameras[:4]
     np.testing.assert_allclose(front.ego_from_camera[:3, 2], [1, 0, 0], atol=1e-9)  # depth is ahead
     np.testing.assert_allclose(front.ego_from_camera[:3, 1], [0, 0, -1], atol=1e-9)  # rows go down
     np.testing.assert_allclose(left.ego_from_camera[:3, 2], [np.sqrt(0.5), np.sqrt(0.5), 0], atol=1e-9)
     np.testing.assert_allclose(side.ego_from_camera[:3, 3], [1.5, 0.0, 2.0])
     assert front.intrinsics[0, 0] == 50.0 and side.intrinsics[1, 2] == 12.0  # of the recorded size
-    assert data[0].notes["distortion"]["FRONT"] == [0.04, -0.3, 0.001, -0.002, 0.0]
+    assert named(data, "drive-1-050").notes["distortion"]["FRONT"] == [0.04, -0.3, 0.001, -0.002, 0.0]
 
 
 def test_rated_trajectories_feed_the_metric(data):
-    rated = data[0].notes["rater_trajectories"]
+    rated = named(data, "drive-1-050").notes["rater_trajectories"]
     assert [item["score"] for item in rated] == [8.0, 5.0, 2.5] and np.shape(rated[0]["poses"]) == (20, 2)
     best = np.array(rated[0]["poses"])[None]
     score = rater_feedback_score(best, [item["poses"] for item in rated], [item["score"] for item in rated], SPEED)
     assert score.tolist() == [8.0]
-    assert data[1].notes["rater_trajectories"] == [] and data[1].notes["unrated_trajectories"] == 0
+    assert named(data, "drive-1-045").notes["rater_trajectories"] == [] and named(data, "drive-1-045").notes["unrated_trajectories"] == 0
     everything = LogDataset(WaymoE2EReader(stride_s=0.1), data.root, "val")
     assert next(scene for scene in everything if scene.notes["frame"] == 47).notes["unrated_trajectories"] == 3
 
@@ -153,7 +158,7 @@ def test_the_test_split_has_no_future_and_states_without_motion(tmp_path):
     record = put(put(e2e(50, future=False), 6, states(PAST)), 7, None)
     write(tmp_path / "test_2025.tfrecord", record)
     data = LogDataset(WaymoE2EReader(), tmp_path, "test", short_futures=True)
-    scene = data[0]
+    scene = named(data, "drive-1-050")
     assert scene.teacher is None and scene.command is Command.LANEFOLLOW and len(scene.ego.poses_world) == 7
     assert scene.ego.state(scene.present).speed == pytest.approx(SPEED, abs=1e-4)  # from positions
 
@@ -162,7 +167,7 @@ def test_a_bad_record_among_good_ones_is_counted_and_the_rest_is_read(tmp_path):
     path = write(tmp_path / "val.tfrecord", e2e(50), e2e(45), e2e(40))
     damaged(path, path.stat().st_size // 2)
     data = LogDataset(WaymoE2EReader(), tmp_path, "val")
-    assert [scene.notes["frame"] for scene in data] == [50, 40] and data.expected == 3
+    assert [scene.notes["frame"] for scene in data] == [40, 50] and data.expected == 3
     assert len(data.faults) == 1 and "record 1 at byte" in data.faults[0]
     found = inspect(path)
     assert found.counts["records"] == 2 and len(found.faults) == 1

@@ -213,7 +213,7 @@ def test_nuscenes_tables_go_through_the_same_commands(place, capsys):
     sft = RunFolder.newest(place / "nuscenes-runs", "sft")
     assert main(["eval", "benchmark=l2_stp3", "planner=vla", f"checkpoint={sft.path}", *data, f"out={sft.path}"]) == 0
     shown = capsys.readouterr().out
-    assert "l2_stp3 (m, less is better" in shown and "100 %" in shown
+    assert "l2_stp3 (m and % of collisions, less is better" in shown and "100 %" in shown
     assert main(["report", str(sft.path)]) == 0 and "l2_stp3" in (sft.path / "report.html").read_text()
     assert main(["eval", "planner=constant_velocity", *data]) == 2
     assert "needs a map" in capsys.readouterr().err
@@ -259,7 +259,7 @@ def test_eval_of_another_benchmark_names_it_in_every_file(place, data, capsys):
     out = place / "epdms"
     assert main(["eval", "benchmark=epdms_v2_2", "planner=constant_velocity", *data, f"out={out}"]) == 0
     printed = capsys.readouterr()
-    assert "epdms_v2_2 (0-100" in printed.out and "TLC not judged" in printed.out
+    assert "epdms_v2_2 (0-100" in printed.out and "TLC where the data holds traffic lights" in printed.out
     assert "epdms_v2_2 [95 %]" in (out / "table.md").read_text() and json.loads((out / "results.json").read_text())["benchmark"] == "epdms_v2_2"
     before = (out / "table.md").read_text()
     assert main(["eval", "planner=constant_velocity", *data, f"out={out}"]) == 2  # another benchmark
@@ -359,12 +359,20 @@ def test_every_verb_has_examples_in_its_help(capsys):
 
 def test_the_settings_in_the_examples_of_the_help_exist():
     import re
+    import shlex
 
     from drive.cli import verbs
     from drive.cli.config import load_config
+    from drive.cli.tokenizer import split_sources
 
-    example = re.compile(r"^  drive (train|eval|demo|data generate|tokenizer fit|tokenizer report)((?: \S+=\S+)*)", re.MULTILINE)
+    example = re.compile(r"^  drive (train|eval|demo|data (?:generate|convert|card|annotate)|tokenizer fit|tokenizer report)((?: \S+=\S+)*)", re.MULTILINE)
     found = [match for verb in verbs().values() for match in example.findall(verb.doc)]
     assert len(found) > 15
     for command, settings in found:
-        load_config(command.split()[0], settings.replace("…", "x").split())
+        words = shlex.split(settings.replace("…", "x"))
+        verb, _, action = command.partition(" ")
+        if verb == "tokenizer":
+            for source in split_sources(words):  # several datasets have settings each
+                load_config("tokenizer", source.overrides)
+            continue
+        load_config(action if action in ("convert", "card", "annotate") else verb, words)

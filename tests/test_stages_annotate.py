@@ -310,6 +310,7 @@ def test_a_folder_made_otherwise_is_refused_and_left_as_it_is(tmp_path):
 
 
 CHILD = """
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,7 @@ from drive.datasets.select import Selected
 from drive.stages.annotate import annotate
 from drive.stages.annotate_teacher import TeacherAnnotator, TeacherConfig
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 scenes = [toy_scenario(i) for i in range(30)]
 teacher = TeacherAnnotator(TeacherConfig(base_url=sys.argv[1], model=sys.argv[2], concurrency=4))
 annotate(Selected(scenes, "f" * 64, 30), {"name": "toy", "stride": 5}, "train", teacher, Path(sys.argv[3]), range(30), "c", progress=False)

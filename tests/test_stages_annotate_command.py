@@ -33,7 +33,7 @@ def test_by_rule_into_a_folder_of_the_split_which_joins_the_data(tmp_path, logs,
     assert facts["scenes_done"] == facts["scenes_asked_for"] == facts["accepted"] + facts["rejected"] > 5
     assert f"{facts['scenes_done']} of {facts['scenes_done']} scenes done" in said and "written:" in said
     assert card["identity"]["source"] == "rule" and " data annotate dataset=scenarionet" in card["command"]
-    config = {"name": "scenarionet", "root": str(tmp_path / "logs"), "stride": 5, "annotations": None}
+    config = {"name": "scenarionet", "root": str(tmp_path / "logs"), "stride_s": 0.5, "splits": None, "annotations": None}
     data = annotated(select(config, "train"), {**config, "annotations": tmp_path / "out"}, "train").scenarios
     texts = {row.id: row.reasoning for row in read_annotations(folder / "annotations.jsonl")}
     assert {scenario.id: scenario.reasoning for scenario in data} == texts and any(texts.values())

@@ -36,7 +36,7 @@ def run(argv: list[str]) -> int:
     config: Any = OmegaConf.to_container(load_config("demo", argv), resolve=True)
     require_at_least(config, {"batch": 1, "sft_steps": 1, "grpo_steps": 1, "video_seconds": 0.1}, "settings of demo")
     out = Path(config["out"])
-    data = [f"dataset.{k}={v}" for k, v in config["dataset"].items() if k != "name"]
+    data = [f"dataset.{k}={v}" for k, v in config["dataset"].items() if k != "name" and v is not None]
     sft = _train(["stage=sft", f"stage.steps={config['sft_steps']}", f"stage.validate_every={config['sft_steps']}"], config, data)
     steps, fee = config["grpo_steps"], config["fee_per_token"]
     settings = ["stage=grpo", f"checkpoint={sft.path}", f"stage.steps={steps}", f"stage.validate_every={steps}", f"reward.fee_per_token={fee}"]

@@ -90,6 +90,7 @@ def pack(log: Log, images_root: Path) -> bytes:
         "route": {"lane_ids": route.lane_ids, "maneuvers": [[a, b, command.value] for a, b, command in route.maneuvers], "matched": route.matched},
         "presents": log.presents,
         "breaks": log.breaks,
+        "group": log.group,
         "notes": log.notes,
         "step_notes": log.step_notes,
         "map": None if road_map is None else _map_meta(road_map),
@@ -203,6 +204,7 @@ def _log(path: Path, meta: Mapping[str, Any], columns: Mapping[str, Any], images
         ),
         presents=None if meta["presents"] is None else tuple(meta["presents"]),
         breaks=tuple(meta["breaks"]),
+        group=meta["group"],
         notes=meta["notes"],
         step_notes=meta["step_notes"],
     )

@@ -188,7 +188,7 @@ class LogDataset(Sequence[Scenario]):
         """The log of an entry; its map is read now, so that a faulty one is a fault of its log."""
         log = self.reader.read(entry)
         if self._owner is not None:
-            log = replace(log, split=self._owner.get(log.log_id, ""))
+            log = replace(log, split=self._owner.get(log.group or log.log_id, ""))
         scenes = LogScenes(log, **self._options)
         if log.split == self.split:
             _ = scenes.route

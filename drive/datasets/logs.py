@@ -79,6 +79,7 @@ class Log:
     route: Route | None = None  # where it was found before; None finds it
     presents: tuple[int, ...] | None = None  # the steps that its protocol predicts from; None is every one
     breaks: tuple[int, ...] = ()  # steps before which frames are missing: no scenario reaches over one
+    group: str = ""  # the drive that several Logs are cut from, whose scenarios are not independent; empty is the log itself
     notes: Mapping[str, Any] = field(default_factory=dict)
     step_notes: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # (S,) each; a Scenario's notes take the present's
 
@@ -198,7 +199,7 @@ class LogScenes:
             id=f"{log.log_id}-{present:04d}",
             source=log.source,
             split=log.split,
-            log_id=log.log_id,
+            log_id=log.group or log.log_id,
             kind="stopped" if log.ego.state(present).speed < STOPPED else command.value,
             dt=log.dt,
             present=self.history,

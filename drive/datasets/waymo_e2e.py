@@ -142,6 +142,7 @@ def frame_log(message: Message, record: tfrecord.Record, split: str, rig: Rig, e
         images=tuple(tuple(row) for row in images),
         commands=(COMMANDS.get(message.integer(INTENT), Command.LANEFOLLOW),) * steps,
         presents=(present,),
+        group=drive,
         notes={
             "sequence": drive,
             "frame": number,
