@@ -221,3 +221,16 @@ def test_the_real_tracks_agree_with_those_of_navsims_recorded_cases():
             both = inputs["agent_valid"][a, :count] & log.agents.valid[mine, step : step + count]
             gap = log.agents.poses_world[mine, step : step + count, :2] + log.origin - inputs["agent_pose"][a, :count, :2]
             assert both.any() and np.abs(gap[both]).max() < 0.15  # they left the car's tilt out
+
+
+def test_sizes_and_kinds_of_later_boxes_change_no_byte_of_the_observation(root, tmp_path):
+    shutil.copytree(root, tmp_path / "other")
+    rows = feather.read_table(root / "val" / "log-a" / BOXES).to_pylist()
+    stamps = sorted({row["timestamp_ns"] for row in rows})
+    for row in rows:
+        if row["timestamp_ns"] > stamps[30]:
+            row.update(length_m=row["length_m"] * 3.0, width_m=row["width_m"] * 2.0, category="PEDESTRIAN" if row["category"] == "REGULAR_VEHICLE" else row["category"])
+    feather.write_feather(pa.Table.from_pylist(rows[::-1]), tmp_path / "other" / "val" / "log-a" / BOXES)
+    plain, other = LogDataset(Av2Reader(), root, "val")[3], LogDataset(Av2Reader(), tmp_path / "other", "val")[3]
+    assert plain.notes["log_step"] == 30
+    np.testing.assert_array_equal(plain.observation().images, other.observation().images)

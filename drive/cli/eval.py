@@ -45,6 +45,8 @@ def run(argv: list[str]) -> int:
     benchmark = make_benchmark(config["benchmark"]["name"])
     planner = make_planner(config)
     data = select(config["dataset"], config["split"])
+    if not config["force"]:
+        refuse_trained_logs(planner, data.logs)
     count = min(len(data.scenarios), config["max_scenes"] or len(data.scenarios))
     expected = min(config["max_scenes"] or data.expected, data.expected)
     if config["out"]:
@@ -57,6 +59,17 @@ def run(argv: list[str]) -> int:
     if config["out"]:
         add_evaluation(Path(config["out"]), result, config, data.fingerprint, scenes, benchmark.style)
     return 0 if result.coverage >= 1.0 else 1
+
+
+def refuse_trained_logs(planner: Any, logs: frozenset[str]) -> None:
+    """Raise DataError where the planner's checkpoint was trained on drives that it is to be evaluated on."""
+    from drive.core.errors import DataError
+    from drive.planners.vla.planner import VlaPlanner
+
+    seen = sorted(planner.policy.trained_on & logs) if isinstance(planner, VlaPlanner) else []
+    if seen:
+        told = f"{', '.join(seen[:3])}{', …' if len(seen) > 3 else ''}"
+        raise DataError(f"the checkpoint was trained on {len(seen)} of these {len(logs)} logs ({told}): its score there says nothing; force=true shows it all the same")
 
 
 def data_title(config: dict[str, Any], count: int, total: int) -> str:

@@ -204,6 +204,8 @@ def train(folder: RunFolder, config: dict[str, Any], splits: Splits, policy: Vla
 
     sections, device = typed_sections(config), use_device(config)
     stage = config["stage"]["name"]
+    if policy is not None:
+        policy.trained_on |= splits.train.logs
     if stage == "grpo" and not (folder.path / START).exists():
         assert policy is not None
         with atomic_folder(folder.path / START) as start:

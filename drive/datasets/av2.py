@@ -139,10 +139,10 @@ def _agents(path: Path, rows: dict[str, Any], stamps: NDArray[np.int64], turn: A
     poses[row, step] = np.column_stack([centre[:, :2] - origin, facing])
     valid[row, step] = True
     kinds = np.asarray(rows["category"], str)[keep]
-    first = np.unique(row, return_index=True)[1]
+    order = np.lexsort((step, row))  # size and kind are those of the first box: what is drawn must not come from later ones
+    first = order[np.unique(row[order], return_index=True)[1]]
     types = np.array([KINDS.get(str(kinds[i]), AgentType.GENERIC_OBJECT) for i in first], np.int64)
-    sizes = np.stack([np.median(size[row == k], axis=0) for k in range(len(tokens))]) if len(tokens) else np.zeros((0, 3))
-    return Tracks(tuple(str(t) for t in tokens), types, sizes, poses, central_velocity(poses[..., :2], valid), valid)
+    return Tracks(tuple(str(t) for t in tokens), types, size[first], poses, central_velocity(poses[..., :2], valid), valid)
 
 
 def _map_file(folder: Path) -> Path:

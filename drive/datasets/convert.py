@@ -37,6 +37,7 @@ class Record:
     key: str
     stamp: list[list[Any]]  # name, size, mtime_ns of each file that it was read from: a changed one is converted again
     log_id: str
+    group: str
     split: str
     steps: int
     dt: float
@@ -145,7 +146,7 @@ def _convert_one(reader: Reader, entry: Entry, root: Path, out: Path) -> Record 
     name = arrow_log.digest(content)
     atomic_write_bytes(out / LOGS / f"{name}{arrow_log.SUFFIX}", content)
     path = os.path.relpath(entry.path, root)
-    return Record(path, entry.key, _stamp(log.files, root), log.log_id, log.split, log.steps, log.dt, None if log.presents is None else list(log.presents), list(log.breaks), name, len(content))
+    return Record(path, entry.key, _stamp(log.files, root), log.log_id, log.group, log.split, log.steps, log.dt, None if log.presents is None else list(log.presents), list(log.breaks), name, len(content))
 
 
 def _converted(reader: Reader, entries: list[Entry], root: Path, out: Path, workers: int) -> Iterator[Record | str]:
@@ -214,7 +215,7 @@ class CacheReader:
 
 def _entry(record: Record, root: Path) -> Entry:
     outline = Outline(record.steps, record.dt, None if record.presents is None else tuple(record.presents), tuple(record.breaks))
-    return Entry(record.log_id, root / LOGS / f"{record.digest}{arrow_log.SUFFIX}", record.split, "", outline, record.digest)
+    return Entry(record.log_id, root / LOGS / f"{record.digest}{arrow_log.SUFFIX}", record.split, "", outline, record.digest, record.group)
 
 
 def inspect(path: Path) -> Inspection:

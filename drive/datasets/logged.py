@@ -37,6 +37,7 @@ class Entry:
     key: str = ""  # which log of a file that holds several
     outline: Outline | None = None  # where it is known: the log is then read when a scene of it is asked for
     digest: str = ""  # of the content of `path`, where it is known
+    group: str = ""  # as Log's, where it is known
 
 
 class Reader(Protocol):
@@ -157,7 +158,7 @@ class LogDataset(Sequence[Scenario]):
         stray: list[str] = []
         unread = 0
         for entry in tqdm(entries, desc=f"{self.reader.name} logs", disable=not progress, dynamic_ncols=True):
-            known = entry.split if self._owner is None else self._owner.get(entry.log_id, "")
+            known = entry.split if self._owner is None else self._owner.get(entry.group or entry.log_id, "")
             if known not in ("", self.split):
                 others.add(known)
                 continue
@@ -203,6 +204,11 @@ class LogDataset(Sequence[Scenario]):
     def logs(self) -> list[LogScenes]:
         """Every log of the split, in order of id."""
         return [self.log(log_id) for log_id in self._logs]
+
+    @property
+    def drives(self) -> frozenset[str]:
+        """The drives that the scenarios are cut from."""
+        return frozenset(log.group or log.log_id if isinstance(log, Entry) else log.log.group or log.log.log_id for log in self._logs.values())
 
     @property
     def ids(self) -> tuple[str, ...]:

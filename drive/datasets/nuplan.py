@@ -50,13 +50,12 @@ def make_tracks(
 ) -> BoxTracks:
     """Tracks of N boxes: `row` (N,) into tokens and category `names`, `box` (N, 6) x, y, heading, length, width, height, `velocity` (N, 2) world.
 
-    Sizes are medians. Velocities that are not finite are taken from the positions; static objects have none.
+    Sizes are those of the first boxes, as what is drawn must not come from later ones. Velocities that are not finite are taken from the positions; static objects have none.
     """
-    count = len(tokens)
+    len(tokens)
     types = np.array([KINDS.get(name, AgentType.GENERIC_OBJECT) for name in names], np.int64)
-    order = np.argsort(row, kind="stable")
-    parts = np.split(box[order, 3:], np.flatnonzero(np.diff(row[order])) + 1) if count else []
-    size = np.stack([np.median(part, axis=0) for part in parts]) if count else np.zeros((0, 3))
+    order = np.lexsort((step, row))
+    size = box[order[np.unique(row[order], return_index=True)[1]], 3:]
     speed = velocity.copy()
     for lost in np.unique(row[~np.isfinite(velocity).all(axis=1)]):
         mine = np.flatnonzero(row == lost)

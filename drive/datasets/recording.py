@@ -82,7 +82,7 @@ class LogRecorder:
         content = arrow_log.pack(log, self.out)
         name = arrow_log.digest(content)
         path = atomic_write_bytes(self.out / LOGS / f"{name}{arrow_log.SUFFIX}", content)
-        record = Record(self.log_id, "", [], self.log_id, self.split, log.steps, log.dt, None, [], name, len(content))
+        record = Record(self.log_id, "", [], self.log_id, "", self.split, log.steps, log.dt, None, [], name, len(content))
         with (self.out / INDEX).open("a+", encoding="utf-8") as index:
             end_line(index)
             index.write(json.dumps(asdict(record)) + "\n")

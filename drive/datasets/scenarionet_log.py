@@ -159,7 +159,7 @@ def lever_arm(poses: Array) -> float:
 def _agents(path: Path, tracks: Mapping[str, Any], ego_id: str, origin: Array, steps: int) -> tuple[Tracks, tuple[str, ...], int]:
     """Tracks of all agents but the ego; ids of those dropped for NaN states; how many have no valid step.
 
-    The size is the median over the valid steps. Velocities are central differences of the positions over valid steps.
+    The size is that of the first valid step, as what is drawn must not come from later ones. Velocities are central differences of the positions over valid steps.
     """
     ids, types, sizes, poses, valids, dropped, unseen = [], [], [], [], [], [], 0
     for key, track in tracks.items():
@@ -179,7 +179,7 @@ def _agents(path: Path, tracks: Mapping[str, Any], ego_id: str, origin: Array, s
         else:
             ids.append(str(key))
             types.append(AGENT_TYPES.get(str(track.get("type")), AgentType.GENERIC_OBJECT))
-            sizes.append(np.median(size[valid], axis=0))
+            sizes.append(size[valid][0])
             poses.append(np.where(valid[:, None], pose, 0.0))
             valids.append(valid)
     if not ids:

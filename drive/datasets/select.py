@@ -20,6 +20,7 @@ class Selected:
     fingerprint: str
     expected: int  # scenarios that the split should hold, unreadable ones counted or estimated
     faults: tuple[str, ...] = ()
+    logs: frozenset[str] = frozenset()  # real drives that the scenarios are cut from; towns of the embedded world are apart by name
 
 
 def select(config: Mapping[str, Any], split: str, progress: bool = True) -> Selected:
@@ -50,13 +51,13 @@ def _read(config: Mapping[str, Any], split: str, progress: bool) -> Selected:
         from drive.datasets.nuscenes import NuScenesDataset
 
         scenes = NuScenesDataset(config["root"], split, config["version"], config["camera"], config["drivelm"])
-        return Selected(scenes, scenes.fingerprint, scenes.expected, tuple(scenes.faults))
+        return Selected(scenes, scenes.fingerprint, scenes.expected, tuple(scenes.faults), scenes.drives)
     if config["name"] == "navsim":
         from drive.datasets.navsim import NavsimDataset, NavsimReader, read_filter
 
         reader = NavsimReader(_folder(config["maps"]), _folder(config["sensors"]), config["cameras"], read_filter(config["filter"]))
         logs = NavsimDataset(reader, config["root"], split, config["stride_s"], _splits(config))
-        return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults))
+        return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults), logs.drives)
     return _logged(make_reader(config), config, split)
 
 
@@ -114,7 +115,7 @@ def _logged(reader: Reader, config: Mapping[str, Any], split: str) -> Selected:
     from drive.datasets.logged import LogDataset
 
     logs = LogDataset(reader, config["root"], split, config["stride_s"], config.get("short_futures", False), _splits(config))
-    return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults))
+    return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults), logs.drives)
 
 
 def _splits(config: Mapping[str, Any]) -> Mapping[str, Sequence[str]] | None:

@@ -93,7 +93,7 @@ def agent_tracks(ids: Sequence[str], types: Sequence[int], poses: Array, size: A
     poses, valid = np.where(valid[..., None], poses, 0.0)[keep], valid[keep]
     if not len(keep):
         return Tracks.empty(valid.shape[1]), lost
-    sizes = np.stack([np.median(size[k][valid[row]], axis=0) for row, k in enumerate(keep)])
+    sizes = size[keep, valid.argmax(axis=1)]  # of the first step seen: what is drawn must not come from later ones
     kinds = np.array([TYPES.get(int(types[k]), AgentType.GENERIC_OBJECT) for k in keep.tolist()], np.int64)
     tracks = Tracks(tuple(str(ids[int(k)]) for k in keep), kinds, sizes, poses, central_velocity(poses[..., :2], valid), valid)
     return tracks, lost

@@ -69,6 +69,7 @@ def save_policy(policy: VlaPolicy, folder: Path, dtype: torch.dtype | None = Non
         "prompt": prompt_fingerprint(policy),
         "vocabulary": len(policy.tokenizer),
         "base": base_fingerprint(policy),
+        "trained_on": sorted(policy.trained_on),
     }
     (folder / "drive.json").write_text(json.dumps(meta, indent=1))
     if card:
@@ -100,6 +101,7 @@ def load_policy(folder: str | Path, config: ModelConfig | None = None) -> VlaPol
         raise CheckpointError(f"{folder}/codebook is not the one the weights were trained with: take the folder as it was written")
     policy = _with_adapters(folder, saved, codebook, meta) if saved.lora_rank else _whole(folder, saved, codebook, meta)
     _check_vocabulary(policy, folder, meta)
+    policy.trained_on = frozenset(meta.get("trained_on", ()))
     if saved.freeze_vision:
         freeze_vision(policy.model)
     return policy

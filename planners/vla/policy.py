@@ -54,6 +54,7 @@ class VlaPolicy:
         rows = model.get_output_embeddings().weight.shape[0]
         rules = (codebook.automaton(plan_tokens), codebook.motion_tokens, codebook.in_text)
         self.grammar = Grammar.from_tokenizer(tokenizer, codebook.token_names, rows, plan_tokens, config.max_reasoning, tokenizer.eos_token, *rules)
+        self.trained_on: frozenset[str] = frozenset()  # real drives, which evaluation has to leave out
         self._distance: torch.Tensor | None = None
         self._takes_features = takes_features(model)
 
