@@ -13,7 +13,7 @@ import pytest
 from drive.core.errors import DataError
 from drive.core.roadmap import Layer, Polygons, RoadMap
 from drive.core.types import AgentType, Command, EgoTrack, Scenario, Tracks
-from drive.metrics.pdms import PdmsMetric, normalised_progress, score_pdms
+from drive.metrics.pdms import normalised_progress, score_pdms
 from drive.metrics.pdms_scene import PdmScene
 
 CAR, CONE = AgentType.VEHICLE, AgentType.TRAFFIC_CONE
@@ -313,7 +313,7 @@ def test_scenario_becomes_a_scene_from_its_present_on():
     np.testing.assert_allclose(got.agent_pose[0, [0, 50], 0], [20.0, 80.0])
     assert got.reference_poses is not None
     np.testing.assert_allclose(got.reference_poses[[0, 40], 0], [0.0, 40.0], atol=1e-9)
-    assert PdmsMetric(0.1).score(scenario(), keep()) == pytest.approx(1.0)
+    assert score_pdms([got], [keep()], 0.1)[0].score == pytest.approx(1.0)
 
 
 def test_agents_are_absent_beyond_the_log_and_a_short_log_has_no_reference():

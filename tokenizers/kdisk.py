@@ -70,7 +70,7 @@ class FitRecord:
 
 @dataclass(frozen=True, eq=False)
 class KDiskTokenizer(PlanTokenizer):
-    """A codebook of SE(2) motions (K, 3) of the rear axle over `dt` s; token 0 is no motion. An `ActionTokenizer`."""
+    """A codebook of SE(2) motions (K, 3) of the rear axle over `dt` s; token 0 is no motion."""
 
     codebook: Array  # (K, 3) forward m, left m, heading change rad
     dt: float  # s per token

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
-from drive.core.types import Observation, Plan, Privileged, Scenario
-
-Array = NDArray[np.float64]
+from drive.core.types import Observation, Plan, Privileged
 
 
 @runtime_checkable
@@ -43,25 +38,6 @@ class PrivilegedPlanner(Protocol):
         ...
 
 
-class ActionTokenizer(Protocol):
-    """Trajectory to action tokens and back."""
-
-    dt: float
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of action tokens."""
-        ...
-
-    def encode(self, poses_ego: Array) -> NDArray[np.int64]:
-        """Poses (N, T, 3), ego frame, `dt` apart, to tokens (N, T)."""
-        ...
-
-    def decode(self, tokens: NDArray[np.int64]) -> Array:
-        """Tokens (N, T) to poses (N, T, 3), ego frame. Raises TokenizerError on a token that does not exist."""
-        ...
-
-
 class Simulator(Protocol):
     """A world that a planner drives in closed loop."""
 
@@ -75,16 +51,4 @@ class Simulator(Protocol):
 
     def privileged(self) -> Privileged:
         """The ground truth of the present instant."""
-        ...
-
-
-class Metric(Protocol):
-    """Scores plans against a scenario."""
-
-    name: str
-    unit: str
-    higher_is_better: bool
-
-    def score(self, scenario: Scenario, poses_ego: Array) -> Array:
-        """Poses (N, T, 3) of N proposals to values (N,)."""
         ...

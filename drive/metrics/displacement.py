@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from drive.core.errors import DataError
 from drive.core.geometry import wrap_angle
-from drive.core.types import Array, Scenario
+from drive.core.types import Array
 
 MISS_THRESHOLD = 2.0  # m of final displacement beyond which a plan misses
 
@@ -76,18 +76,3 @@ def heading_error(poses: Array, truth: Array) -> Array:
     if not np.isfinite(gap).all():
         raise DataError("heading_error takes finite headings, got NaN or infinity")
     return gap.mean(axis=-1)
-
-
-class AdeMetric:
-    """ADE of plans against the log's driven future."""
-
-    name = "ade"
-    unit = "m"
-    higher_is_better = False
-
-    def __init__(self, dt: float) -> None:
-        self.dt = dt  # s between poses of the proposals
-
-    def score(self, scenario: Scenario, poses_ego: Array) -> Array:
-        """ADE (N,) in m of proposals (N, T, 3), ego frame. Raises DataError if the log ends before the plan does."""
-        return ade(poses_ego, scenario.logged_future(np.shape(poses_ego)[1], self.dt).poses)

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.core.errors import DataError
-from drive.core.types import PLAN_DT, Scenario
 from drive.core.vehicle import simulate, targets_from_plan
 from drive.metrics.pdms_comfort import comfort_components
 from drive.metrics.pdms_judge import Verdict, judge
@@ -117,18 +116,3 @@ def score_pdms(
         verdict = judge(states[part], scene.areas, scene.agents, scene.centerline)
         results.append(_scores(scene, verdict, components[part], states[part], against))
     return results
-
-
-class PdmsMetric:
-    """The benchmark's score of plans in a logged scenario, against its reference."""
-
-    name = "pdms_v1_1"
-    unit = "1"
-    higher_is_better = True
-
-    def __init__(self, dt: float = PLAN_DT) -> None:
-        self.dt = dt  # s between poses of the proposals
-
-    def score(self, scenario: Scenario, poses_ego: Array) -> Array:
-        """PDMS (N,) of proposals (N, T, 3), ego frame. Raises DataError as score_pdms does."""
-        return score_pdms([PdmScene.from_scenario(scenario)], [poses_ego], self.dt)[0].score
