@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import shapely
 from av2_files import HEADING, SPEED, START, STEPS, at, write
+from PIL import Image
 
 from drive.benchmarks.pdms import evaluate_pdms
 from drive.core.errors import DataError
 from drive.core.roadmap import Layer
 from drive.core.types import AgentType, Command
-from drive.datasets.av2 import Av2Reader, find_logs, read_log
+from drive.datasets.av2 import Av2Reader, find_logs, read_columns, read_log
+from drive.datasets.av2_cameras import calibration
 from drive.datasets.logged import LogDataset, split_of_path
 from drive.planners.pdm import PdmExpert
 
@@ -234,3 +236,62 @@ def test_sizes_and_kinds_of_later_boxes_change_no_byte_of_the_observation(root, 
     plain, other = LogDataset(Av2Reader(), root, "val")[3], LogDataset(Av2Reader(), tmp_path / "other", "val")[3]
     assert plain.notes["log_step"] == 30
     np.testing.assert_array_equal(plain.observation().images, other.observation().images)
+
+
+def _calibrated(folder, stamps, size=(32, 24), cameras=("ring_front_left", "ring_front_right")):
+    """Calibration of two cameras that look ahead, and an image 20 ms before each of `stamps`, brighter by the frame."""
+    (folder / "calibration").mkdir()
+    lens = [
+        {"sensor_name": name, "fx_px": 20.0, "fy_px": 20.0, "cx_px": 16.0, "cy_px": 12.0, "k1": 0.1, "height_px": size[1], "width_px": size[0]} for name in cameras
+    ]
+    ahead = {"qw": 0.5, "qx": -0.5, "qy": 0.5, "qz": -0.5, "tx_m": 1.5, "ty_m": 0.2, "tz_m": 1.4}  # optical axis along x of the car
+    feather.write_feather(pa.Table.from_pylist(lens), folder / "calibration" / "intrinsics.feather")
+    feather.write_feather(pa.Table.from_pylist([{"sensor_name": name, **ahead} for name in cameras]), folder / "calibration" / "egovehicle_SE3_sensor.feather")
+    for c, name in enumerate(cameras):
+        place = folder / "sensors" / "cameras" / name
+        place.mkdir(parents=True)
+        for k, stamp in enumerate(stamps):
+            Image.fromarray(np.full((size[1], size[0], 3), k + 100 * c, np.uint8)).save(place / f"{stamp - 20_000_000}.jpg", quality=95)
+
+
+def test_recorded_cameras_are_read_where_asked_for(root, tmp_path):
+    shutil.copytree(root, tmp_path / "av2")
+    folder = tmp_path / "av2" / "val" / "log-a"
+    stamps = sorted({row["timestamp_ns"] for row in feather.read_table(folder / BOXES).to_pylist()})
+    _calibrated(folder, stamps)
+    (folder / "sensors" / "cameras" / "ring_front_left" / f"{stamps[30] + 1_000_000}.jpg").write_bytes(b"an image after the present")
+    both = ("ring_front_left", "ring_front_right")
+    scene = LogDataset(Av2Reader(both), tmp_path / "av2", "val")[3]
+    seen = scene.observation().images
+    assert seen.shape == (2, 4, 24, 32, 3) and scene.notes["log_step"] == 30
+    for c in (0, 1):
+        assert [abs(int(seen[c, f].mean()) - (k + 100 * c)) <= 1 for f, k in enumerate((15, 20, 25, 30))] == [True] * 4
+    left = scene.cameras[0]
+    np.testing.assert_allclose(left.ego_from_camera[:3, 2], [1.0, 0.0, 0.0], atol=1e-9)
+    np.testing.assert_allclose(left.ego_from_camera[:3, 1], [0.0, 0.0, -1.0], atol=1e-9)
+    np.testing.assert_allclose(left.ego_from_camera[:3, 3], [1.5, 0.2, 1.72])
+    for image in (folder / "sensors" / "cameras" / "ring_front_left").glob(f"{stamps[25] - 20_000_000}.jpg"):
+        image.unlink()
+    with pytest.raises(DataError, match="no image of ring_front_left at step 25"):
+        LogDataset(Av2Reader(both), tmp_path / "av2", "val")[3].observation()
+    with pytest.raises(DataError, match="no camera ring_up; it has ring_front_left, ring_front_right"):
+        LogDataset(Av2Reader(["ring_up"]), tmp_path / "av2", "val")
+    shutil.rmtree(folder / "sensors" / "cameras" / "ring_front_right")
+    with pytest.raises(DataError, match="ring_front_right holds no image"):
+        LogDataset(Av2Reader(both), tmp_path / "av2", "val")
+    shutil.rmtree(folder / "calibration")
+    with pytest.raises(DataError, match=r"intrinsics\.feather cannot be read"):
+        LogDataset(Av2Reader(both), tmp_path / "av2", "val")
+
+
+@real
+def test_the_real_cameras_look_where_their_names_say():
+    folder = next(path for path in find_logs(ROOT) if path.name.startswith("7fab"))
+    names = ("ring_front_left", "ring_front_right", "ring_side_left", "ring_rear_right")
+    with pytest.raises(DataError, match="ring_front_left holds no image"):  # they are not at hand, the calibration is
+        read_log(folder, "val", names)
+    with pytest.raises(DataError, match="not of one size"):
+        calibration(folder, ["ring_front_center", "ring_front_left"], read_columns)
+    cameras = dict(zip(names, calibration(folder, names, read_columns)))
+    sides = {name: np.round(camera.ego_from_camera[:2, 2], 1).tolist() for name, camera in cameras.items()}
+    assert sides == {"ring_front_left": [0.7, 0.7], "ring_front_right": [0.7, -0.7], "ring_side_left": [-0.2, 1.0], "ring_rear_right": [-0.9, -0.5]}

@@ -1,8 +1,7 @@
 """Scenarios from Argoverse 2 sensor logs (Wilson et al. 2021): annotated boxes, ego poses and vector map, at 10 Hz.
 
-The ego pose is Argoverse's vehicle frame, the rear
-axle. Boxes come in that frame and are carried over to the city's; the ego's own box, which some logs hold, is left out. Cameras are
-rendered from map and boxes. A log belongs to the split (train, val, test) that a folder above it is named after, and to test where none is.
+The ego pose is Argoverse's vehicle frame, the rear axle. Boxes come in that frame and are carried over to the city's; the ego's own box, which
+some logs hold, is left out. Cameras are recorded ones (`av2_cameras`) or rendered from map and boxes. A log belongs to the split (train, val, test) that a folder above it is named after, and to test where none is.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from drive.core.errors import DataError
 from drive.core.quaternion import heading, rotation_matrix
 from drive.core.roadmap import RoadMap
 from drive.core.types import AgentType, Tracks
+from drive.datasets.av2_cameras import calibration, images
 from drive.datasets.av2_map import build_road_map, read_map
 from drive.datasets.logged import Entry, Inspection, split_of_path, walk
 from drive.datasets.logs import Log
@@ -30,7 +30,7 @@ EGO_SIZE = (4.877, 1.852, 1.476)  # m, Ford Fusion, Argoverse's car
 EGO = "EGO_VEHICLE"
 POSES, BOXES = "city_SE3_egovehicle.feather", "annotations*.feather"
 TOLERANCE = 0.02  # s, of a step of 0.1 s
-TEXTS = ("track_uuid", "category")  # the other columns are numbers
+TEXTS = ("track_uuid", "category", "sensor_name")  # the other columns are numbers
 QUATERNION, POSITION, SIZE = ("qw", "qx", "qy", "qz"), ("tx_m", "ty_m", "tz_m"), ("length_m", "width_m", "height_m")
 KINDS = {
     **dict.fromkeys(("PEDESTRIAN", "STROLLER", "WHEELCHAIR", "OFFICIAL_SIGNALER"), AgentType.PEDESTRIAN),
@@ -43,7 +43,7 @@ KINDS = {
 }
 
 
-def _columns(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
+def read_columns(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
     """The columns of a feather file as arrays. Raises DataError, naming the file, where it cannot be read or lacks one, or one has NaN."""
     try:
         from pyarrow import ArrowException, feather  # type: ignore[import-not-found]
@@ -76,12 +76,12 @@ def find_logs(root: str | Path) -> list[Path]:
     return sorted({path.parent for path in walk(root, lambda name: name == POSES or fnmatch(name, BOXES))})
 
 
-def read_log(folder: Path, split: str) -> Log:
-    """The log in one folder. Raises DataError, naming file and row, where one of its files is at fault."""
+def read_log(folder: Path, split: str, channels: Sequence[str] = ()) -> Log:
+    """The log in one folder; `channels` are cameras to read, none renders a front camera. Raises DataError, naming file and row, where one of its files is at fault."""
     boxes = sorted(folder.glob(BOXES))
     if len(boxes) != 1:
         raise DataError(f"{folder} holds {len(boxes)} files {BOXES}, want one")
-    rows = _columns(boxes[0], ("timestamp_ns", "track_uuid", "category", *SIZE, *QUATERNION, *POSITION))
+    rows = read_columns(boxes[0], ("timestamp_ns", "track_uuid", "category", *SIZE, *QUATERNION, *POSITION))
     stamps = np.unique(rows["timestamp_ns"])
     steps = np.diff(stamps) * 1e-9
     if len(stamps) < 2 or (np.abs(steps - DT) > TOLERANCE).any():
@@ -104,6 +104,8 @@ def read_log(folder: Path, split: str) -> Log:
         agents=agents,
         origin=origin,
         make_map=partial(_map, folder.name, archive, origin),
+        cameras=calibration(folder, channels, read_columns) if channels else (),
+        images=images(folder, channels, stamps),
     )
 
 
@@ -113,7 +115,7 @@ def _map(name: str, archive: Path, origin: Array) -> RoadMap:
 
 def _ego_at(path: Path, stamps: NDArray[np.int64]) -> tuple[Array, Array]:
     """Rotation (S, 3, 3) and place (S, 3) of the ego in the city at the frames: the logged pose of that very time, or the nearest one."""
-    rows = _columns(path, ("timestamp_ns", *QUATERNION, *POSITION))
+    rows = read_columns(path, ("timestamp_ns", *QUATERNION, *POSITION))
     order = np.argsort(rows["timestamp_ns"])
     times = np.asarray(rows["timestamp_ns"])[order]
     if not len(times):
@@ -157,19 +159,23 @@ class Av2Reader:
 
     name = "av2"
 
+    def __init__(self, cameras: Sequence[str] = ()) -> None:
+        """`cameras`: names of the cameras whose images are read, such as ring_front_left; none renders a front camera."""
+        self.cameras = tuple(cameras)
+
     def find(self, root: Path) -> list[Entry]:
         """The logs, in order of id; the split is that of the folder above, test where none is named so."""
         return [Entry(folder.name, folder, split_of_path(folder, "test")) for folder in find_logs(root)]
 
     def read(self, entry: Entry) -> Log:
         """One log with its map. Raises DataError, naming file and row."""
-        return read_log(entry.path, entry.split)
+        return read_log(entry.path, entry.split, self.cameras)
 
 
 def inspect(path: Path) -> Inspection:
     """Counts of one log's folder. Raises DataError, naming file and row."""
     log = read_log(path, split_of_path(path, "test"))
     layers = {name.replace("_", " "): len(records) for name, records in read_map(_map_file(path)).items()}
-    poses = len(_columns(path / POSES, ("timestamp_ns",))["timestamp_ns"])
+    poses = len(read_columns(path / POSES, ("timestamp_ns",))["timestamp_ns"])
     counts = {"frames": log.steps, "tracks": len(log.agents), "ego poses": poses, "driven (m)": driven(log.ego), **layers}
     return Inspection("Argoverse 2 sensor log", path, counts)

@@ -70,7 +70,7 @@ def make_reader(config: Mapping[str, Any]) -> Reader:
     if config["name"] == "av2":
         from drive.datasets.av2 import Av2Reader
 
-        return Av2Reader()
+        return Av2Reader(config["cameras"])
     if config["name"] == "nuplan":
         from drive.datasets.nuplan import NuPlanReader
 
