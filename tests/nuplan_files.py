@@ -127,7 +127,7 @@ def write_db(path, log, shift=(0.0, 0.0), roadblocks=(), lights=(), images=None,
     if images is not None:
         for k in range(steps):
             name = f"{path.stem}/CAM_F0/{k:04d}.jpg"
-            rows["image"].append((token("image", k), None, None, token("ego", 2 * k), token("camera", 0), name, START + 100_000 * k + 20_000))
+            rows["image"].append((token("image", k), None, None, token("ego", 2 * k), token("camera", 0), name, START + 100_000 * k - 20_000))
             write_image(images / name, 10 + k)
     path.unlink(missing_ok=True)
     with sqlite3.connect(path) as db:

@@ -66,6 +66,15 @@ def test_an_offset_is_measured_and_the_best_of_several_is_an_oracles(scenes, mak
     assert {row.candidates for row in several.rows} == {3}
 
 
+def test_a_short_alternative_costs_the_plan_nothing(scenes):
+    class Cut(Aside):
+        def plan(self, observations):
+            return [replace(p, alternatives=tuple(Trajectory(t.poses[:4]) for t in p.alternatives)) for p in super().plan(observations)]
+
+    alone, cut = (evaluate(AdeAv2(), scenes, planner) for planner in (Aside(3.0), Cut(3.0, 0.0)))
+    assert cut.coverage == 1.0 and cut.mean() == alone.mean()
+
+
 def test_av2_misses_beyond_two_metres(scenes):
     for offset, missed in ((1.99, 0.0), (2.01, 100.0)):
         result = evaluate(AdeAv2(), scenes, Aside(offset))

@@ -39,7 +39,7 @@ def test_inspect_tells_what_it_cannot_read_and_goes_on(root, tmp_path, capsys):
     (tmp_path / "log-a" / "annotations.feather").write_bytes(b"torn")
     assert main(["data", "inspect", str(tmp_path)]) == 1
     told = capsys.readouterr().out
-    assert "not read: " in told and "log-a" in told.split("not read: ")[1].splitlines()[0] and "1 read, 1 faults" in told
+    assert "not read: " in told and "log-a" in told.split("not read: ")[1].splitlines()[0] and "1 read, 1 fault" in told
     assert main(["data", "inspect", str(tmp_path / "absent")]) == 2 and "does not exist" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["data", "inspect", str(tmp_path / "empty")]) == 2 and "of a source that drive knows" in capsys.readouterr().err

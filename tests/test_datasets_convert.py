@@ -11,8 +11,10 @@ from pathlib import Path
 
 import av2_files
 import numpy as np
+import nuscenes_files
 import pytest
 import scenarionet_logs
+import waymo_files
 from PIL import Image
 
 from drive.core.errors import DataError
@@ -20,12 +22,15 @@ from drive.core.types import Camera, Command, Lights, LightState, Question, Scen
 from drive.datasets import arrow_log
 from drive.datasets.av2 import Av2Reader
 from drive.datasets.box_tracks import BoxTracks
-from drive.datasets.convert import INDEX, LOGS, CacheReader, convert, inspect
+from drive.datasets.convert import INDEX, LOGS, CacheReader, _alone, convert, inspect
 from drive.datasets.logged import LogDataset
 from drive.datasets.logs import ImageRef, LogScenes, Outline
+from drive.datasets.nuscenes import NuScenesReader
 from drive.datasets.scenarionet import ScenarioNetReader, log_of
 from drive.datasets.scenarionet_log import read_log
 from drive.datasets.select import readable
+from drive.datasets.waymo_e2e import WaymoE2EReader
+from drive.datasets.waymo_perception import WaymoPerceptionReader
 
 pytest.importorskip("pyarrow")
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,7 +156,7 @@ def test_a_bad_log_is_told_and_the_rest_converted(logs, tmp_path):
     assert done.converted == 1 and len(done.faults) == 1 and "torn.pkl" in done.faults[0]
     (root / "val" / "torn.pkl").write_bytes(good.read_bytes().replace(b"town-1", b"town-9"))
     assert convert(ScenarioNetReader(), root, out, progress=False).converted == 1
-    with pytest.raises(DataError, match="another source, folder or format"):
+    with pytest.raises(DataError, match="another source, folder or settings"):
         convert(ScenarioNetReader(), logs, out, progress=False)
 
 
@@ -186,6 +191,12 @@ def test_a_torn_index_is_mended_and_a_wrong_one_told(logs, tmp_path):
         CacheReader().find(tmp_path)
 
 
+def converted(out):
+    """How many logs the index names."""
+    lines = (out / INDEX).read_text().split("\n")[:-1] if (out / INDEX).is_file() else []
+    return sum(bool(json.loads(line)["digest"]) for line in lines)
+
+
 def test_a_killed_conversion_goes_on(tmp_path):
     root, out = tmp_path / "source", tmp_path / "cache"
     for k in range(40):
@@ -197,12 +208,81 @@ def test_a_killed_conversion_goes_on(tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and (not (out / INDEX).is_file() or (out / INDEX).read_text().count("\n") < 3):
+    while time.monotonic() < deadline and converted(out) < 3:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    had = (out / INDEX).read_text().count("\n")
+    had = converted(out)
+    half = LogDataset(CacheReader(), out, "val")
+    assert len(half) == 11 * had and half.expected == 40 * 11, "what is not converted yet counts as missing"
+    assert "not converted yet" in half.faults[0]
     done = convert(ScenarioNetReader(), root, out, progress=False)
     assert had >= 3 and done.kept == had and done.converted == 40 - had
     assert not [name for name in os.listdir(out / LOGS) if name.endswith(".partial")]
     assert len(LogDataset(CacheReader(), out, "val")) == 40 * 11
+
+
+def test_what_the_source_no_longer_holds_leaves_the_cache(tmp_path):
+    root, out = tmp_path / "source", tmp_path / "cache"
+    for k in range(3):
+        scenarionet_logs.write(root / ("val" if k else "train") / f"{k}.pkl", scenarionet_logs.record(f"town-{k}"))
+    convert(ScenarioNetReader(), root, out, progress=False)
+    (root / "val" / "1.pkl").unlink()
+    convert(ScenarioNetReader(), root, out, split="val", progress=False)
+    assert {entry.log_id for entry in CacheReader().find(out)} == {"town-0", "town-2"} and len(list((out / LOGS).iterdir())) == 2
+    with pytest.raises(DataError, match="no log of scenarionet of the split 'test'"):
+        convert(ScenarioNetReader(), root, out, split="test", progress=False)
+
+
+def test_logs_that_could_not_be_read_lower_the_coverage_of_the_cache(tmp_path):
+    root, out = tmp_path / "source", tmp_path / "cache"
+    good = scenarionet_logs.write(root / "val" / "good.pkl", scenarionet_logs.record("town-1"))
+    (root / "val" / "torn.pkl").write_bytes(good.read_bytes()[:-300])
+    convert(ScenarioNetReader(), root, out, progress=False)
+    source, cached = LogDataset(ScenarioNetReader(), root, "val"), LogDataset(CacheReader(), out, "val")
+    assert len(cached) == len(source) == 11 and cached.expected == source.expected == 22
+    assert cached.faults == source.faults and "torn.pkl" in cached.faults[0] and len(inspect(out).faults) == 1
+    (root / "val" / "torn.pkl").unlink()
+    convert(ScenarioNetReader(), root, out, progress=False)
+    assert LogDataset(CacheReader(), out, "val").expected == 11
+
+
+def test_other_settings_are_refused_and_files_that_appear_are_noticed(tmp_path):
+    root, out = tmp_path / "nuscenes", tmp_path / "cache"
+    nuscenes_files.write(root, nuscenes_files.tables())
+    reader = NuScenesReader(nuscenes_files.VERSION)
+    assert convert(reader, root, out, progress=False, settings={"camera": ""}).converted == 2
+    with pytest.raises(DataError, match=r"settings \{'camera': ''\}, not \{'camera': 'CAM_FRONT'\}"):
+        convert(reader, root, out, progress=False, settings={"camera": "CAM_FRONT"})
+    assert convert(reader, root, out, progress=False, settings={"camera": ""}).kept == 2
+    nuscenes_files.write(root, nuscenes_files.tables(), can_bus=True)
+    assert convert(reader, root, out, progress=False, settings={"camera": ""}).converted == 2
+
+
+def test_images_of_several_sizes_come_back_filled_up(tmp_path):
+    waymo_files.write(tmp_path / "source" / "val" / "a.tfrecord", *(waymo_files.frame(k) for k in range(waymo_files.STEPS)))
+    reader = WaymoPerceptionReader(("FRONT", "SIDE_LEFT"))
+    convert(reader, tmp_path / "source", tmp_path / "cache", progress=False)
+    source = LogDataset(reader, tmp_path / "source", "val", short_futures=True)
+    cached = LogDataset(CacheReader(), tmp_path / "cache", "val", short_futures=True)
+    same_scenario(source[2], cached[2])
+    assert source[2].observation().images.shape == (2, 4, 40, 64, 3)
+
+
+def test_two_conversions_do_not_share_a_folder(logs, tmp_path):
+    pytest.importorskip("fcntl")
+    with _alone(tmp_path), pytest.raises(DataError, match="another conversion writes to"):
+        convert(ScenarioNetReader(), logs, tmp_path, progress=False)
+    assert convert(ScenarioNetReader(), logs, tmp_path, progress=False).converted == 3
+
+
+def test_end_to_end_frames_keep_their_drive(tmp_path):
+    waymo_files.write(tmp_path / "source" / "val.tfrecord", waymo_files.e2e(50), waymo_files.e2e(45), waymo_files.e2e(40))
+    convert(WaymoE2EReader(), tmp_path / "source", tmp_path / "cache", progress=False)
+    data = LogDataset(CacheReader(), tmp_path / "cache", "val")
+    assert data.drives == {"drive-1"} and data[0].log_id == "drive-1"
+    source = LogDataset(WaymoE2EReader(), tmp_path / "source", "val")
+    same_scenario(source[2], data[2])
+    waymo_files.write(tmp_path / "source" / "training.tfrecord", waymo_files.e2e(60))
+    with pytest.raises(DataError, match="log drive-1 is in the splits"):
+        LogDataset(WaymoE2EReader(), tmp_path / "source", "val")

@@ -73,6 +73,8 @@ def test_recordings_share_a_folder_and_can_be_moved_with_their_images(cache, tmp
         plain.add(seen.ego, seen.agents, seen.command)
         other.add(seen.ego, seen.agents, seen.command, image[None])
     assert plain.close() != other.close()
+    with pytest.raises(DataError, match="holds a recording 'one'"):
+        LogRecorder(tmp_path / "a", "one", "carla", "test", DT, SIZE)
     (tmp_path / "a").rename(tmp_path / "b")
     data = LogDataset(CacheReader(), tmp_path / "b", "test")
     assert [scenes.log.log_id for scenes in data.logs] == ["one", "two"] and data[0].notes["map"] == "corridor"
@@ -87,7 +89,7 @@ def test_recordings_share_a_folder_and_can_be_moved_with_their_images(cache, tmp
 def test_what_cannot_be_recorded_is_refused(cache, tmp_path):
     out, truth = cache
     seen, image = truth[0]
-    with pytest.raises(DataError, match="holds images of a recording 'drive-3'"):
+    with pytest.raises(DataError, match="holds a recording 'drive-3'"):
         LogRecorder(out, "drive-3", "carla", "test", DT, SIZE)
     with pytest.raises(DataError, match="no name of one"):
         LogRecorder(tmp_path, "../x", "carla", "test", DT, SIZE)

@@ -13,8 +13,10 @@ from waymo_files import (
     STEPS,
     at,
     damaged,
+    e2e,
     example,
     example_features,
+    frame,
     masked,
     pack,
     points,
@@ -33,7 +35,9 @@ from drive.core.types import AgentType, LightState
 from drive.datasets.logged import LogDataset
 from drive.datasets.logs import LogScenes
 from drive.datasets.waymo import Kind, inspect, kind_of
+from drive.datasets.waymo_e2e import WaymoE2EReader
 from drive.datasets.waymo_motion import REAR_TO_CENTER, WaymoMotionReader, split_of
+from drive.datasets.waymo_perception import WaymoPerceptionReader
 from drive.planners.pdm import PdmExpert
 
 ROOT = Path(__file__).resolve().parents[2] / "shared/data/real/waymo-research__waymo-open-dataset/src/waymo_open_dataset"
@@ -277,3 +281,30 @@ def test_the_public_scenario_stands_on_its_map():
     turning = LogScenes(logs[NAMES["example"]])
     assert len(turning.log.agents) == 127 and len(turning.road_map.lanes) == 123
     assert turning.scenario(10).teacher is not None
+
+
+def test_files_of_waymos_other_datasets_are_left_to_their_own_readers(tmp_path):
+    write(tmp_path / "val_a.tfrecord", scenario("scene-a"))
+    write(tmp_path / "val_b.tfrecord", *(frame(k) for k in range(3)))
+    write(tmp_path / "val_c.tfrecord", e2e(50))
+    (tmp_path / "val_d.tfrecord").write_bytes(b"torn")
+    names = {}
+    for reader in (WaymoMotionReader(), WaymoPerceptionReader(), WaymoE2EReader()):
+        names[reader.name] = sorted(entry.path.name for entry in reader.find(tmp_path))
+    assert names["waymo_motion"] == ["val_a.tfrecord", "val_d.tfrecord"]  # what tells no kind is every reader's fault to tell
+    assert names["waymo_perception"] == ["val_b.tfrecord", "val_d.tfrecord"] and names["waymo_e2e"] == ["val_c.tfrecord", "val_d.tfrecord"]
+    data = LogDataset(WaymoMotionReader(), tmp_path, "val")
+    assert len(data) == 1 and data.expected == 2 and "val_d.tfrecord" in data.faults[0]
+
+
+def test_a_light_of_a_later_step_changes_no_byte_of_the_observation(tmp_path):
+    def seen(name, steps):
+        message = [item for item in scenario("scene-a") if item[0] != 7]
+        states = [(7, [(1, [(1, 1), (2, 4)])] if step in steps else []) for step in range(91)]
+        write(tmp_path / name / "val.tfrecord", [*message, *states])
+        return LogDataset(WaymoMotionReader(), tmp_path / name, "val")[0]
+
+    early, late, none = seen("early", range(5, 90)), seen("late", range(40, 90)), seen("none", ())
+    assert late.observation().images.tobytes() == none.observation().images.tobytes()
+    assert early.lights is not None and set(early.road_map.lanes) == set(late.road_map.lanes)
+    assert early.road_map.lanes["1"].is_connector and not late.road_map.lanes["1"].is_connector

@@ -98,9 +98,14 @@ def test_a_bad_frame_among_good_ones_leaves_a_hole_that_is_told(tmp_path):
     places = [record.offset for record in tfrecord.records(path)]
     damaged(path, places[30] + 40)
     log = segment_log(path, "val")
-    assert log.steps == STEPS and log.notes["lost_frames"] == [30] and "record 30 at byte" in log.notes["faults"][0]
+    assert log.steps == STEPS and log.notes["lost_frames"] == [30] and "record 30 at byte" in log.faults[0]
     np.testing.assert_allclose(log.ego.poses_world[30, :2] + log.origin, at(30.0), atol=1e-6)  # between its neighbours
     assert not log.agents.valid[:, 30].any() and log.agents.valid[:, 31].all() and log.images[0][30] is None
+    assert log.breaks == (30, 31)
+    short = LogDataset(WaymoPerceptionReader(), tmp_path, "val", stride_s=0.1, short_futures=True)
+    kept = [scene.notes["log_step"] for scene in short]
+    assert kept == list(range(46, STEPS)) and short.expected == len(range(15, STEPS))  # none reaches over the hole
+    assert "record 30 at byte" in short.faults[0] and "stand beside missing frames" in short.faults[1]
     scenes = LogScenes(log)
     assert scenes.scenario(32).observation().images.shape[1] == 4  # its frames are of steps 17, 22, 27 and 32
     with pytest.raises(DataError, match="no image of FRONT at step 30"):
@@ -117,8 +122,8 @@ def test_a_bad_frame_among_good_ones_leaves_a_hole_that_is_told(tmp_path):
 def test_frames_that_lack_something(tmp_path):
     def lost(record, match):
         log = segment_log(write(tmp_path / "a.tfrecord", frame(0), record, frame(2)), "val")
-        assert log.notes["lost_frames"] == [1] and len(log.notes["faults"]) == 1
-        assert match in log.notes["faults"][0] and "record 1 at byte" in log.notes["faults"][0]
+        assert log.notes["lost_frames"] == [1] and len(log.faults) == 1
+        assert match in log.faults[0] and "record 1 at byte" in log.faults[0]
 
     lost(put(frame(1), 3, None), "lacks timestamp_micros or pose")
     lost(put(frame(1), 3, [(1, 1.0)] * 4), "4 finite numbers, want 16")

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import nuscenes_files
 import pytest
 from openai_server import MODEL, TeacherServer
 from scenarionet_logs import STEPS, record, write
@@ -62,7 +63,6 @@ def test_settings_are_those_of_the_code():
     [
         (["source=expert"], "expected rule or teacher"),
         (["source=teacher"], r"teacher\.model must be given"),
-        (["dataset=nuscenes", "dataset.root=x"], "needs a map"),
         (["teacher.concurency=3"], "did you mean teacher.concurrency"),
         (["source=teacher", "teacher.model=a", "teacher.asks=0"], "asks=0 must be at least 1"),
         (["max_scenes=-1"], "must be at least 0"),
@@ -77,3 +77,10 @@ def test_mistakes_are_told_before_any_data_is_touched(tmp_path, words, fault):
 def test_the_folder_must_be_given():
     with pytest.raises(ConfigError, match="out: must be given"):
         run([])
+
+
+def test_the_rules_are_refused_where_there_is_no_map(tmp_path):
+    nuscenes_files.write(tmp_path / "nuscenes", nuscenes_files.tables(("scene-0061", "scene-0103")))
+    words = ["dataset=nuscenes", f"dataset.root={tmp_path}/nuscenes", f"dataset.version={nuscenes_files.VERSION}", "split=test"]
+    with pytest.raises(ConfigError, match="source=rule needs a map"):
+        run([f"out={tmp_path / 'out'}", *words])

@@ -82,10 +82,12 @@ def evaluate(
     if isinstance(benchmark, BestOf) != bool(benchmark.style.oracle):
         raise TypeError(f"{benchmark.style.name} must have both best_of and parts named in Style.oracle, or neither")
     given = list(scenarios)
-    for scenario in given[:1]:
-        if benchmark.needs_map and scenario.notes.get("map") == "corridor":
-            raise DataError(f"{benchmark.style.name} needs a map, and the {scenario.source} scenes have none: take benchmark=l2_uniad or l2_stp3")
-    items = [scenario for scenario in given if benchmark.accepts(scenario)]
+    mapped = [scenario for scenario in given if not (benchmark.needs_map and scenario.notes.get("map") == "corridor")]
+    if given and not mapped:
+        raise DataError(
+            f"{benchmark.style.name} needs a map, and the {given[0].source} scenes have none: take benchmark=ade_av2_5s, or for nuScenes l2_uniad or l2_stp3"
+        )
+    items = [scenario for scenario in mapped if benchmark.accepts(scenario)]
     if given and not items:
         raise DataError(f"none of the {len(given)} scenes belongs to the set of {benchmark.style.name} ({benchmark.style.note})")
     unread = 0 if expected is None else expected - len(given)  # of them, as large a share belongs to the set as of those read
@@ -150,7 +152,9 @@ def _score(benchmark: Benchmark, planner: str, scenario: Scenario, plan: Plan, i
         if math.isnan(scored.score):
             raise DataError("its score is NaN")
         if isinstance(benchmark, BestOf):
-            candidates += [other.to_ego(here) for other in plan.alternatives[: benchmark.most_candidates - 1]]
+            wanted = len(trajectory.poses), trajectory.dt  # an alternative that is shorter cannot be compared, and must not cost the plan its score
+            others = [other.to_ego(here) for other in plan.alternatives if (len(other.poses), other.dt) == wanted]
+            candidates += others[: benchmark.most_candidates - 1]
             chosen = benchmark.best_of(scenario, candidates, index)
             if set(chosen) != set(style.oracle) or set(chosen) & set(scored.parts):
                 raise TypeError(f"{style.name} chose {sorted(chosen)} with the ground truth and scored {sorted(scored.parts)}: its style says {style.oracle}")

@@ -54,7 +54,7 @@ def inspect(argv: list[str]) -> int:
                 print(f"    not read: {fault}")
     if not found and not faults:
         raise DataError(f"{', '.join(argv)}: nothing there is of a source that drive knows")
-    print(f"{found} read, {faults} faults")
+    print(f"{found} read, {faults} {'fault' if faults == 1 else 'faults'}")
     return 1 if faults else 0
 
 
@@ -77,13 +77,18 @@ def convert(argv: list[str]) -> int:
     from drive.cli.schema import require_at_least
     from drive.core.errors import ConfigError
     from drive.datasets.convert import convert as convert_logs
-    from drive.datasets.select import make_reader
+    from drive.datasets.select import make_reader, reader_settings
 
     config = _config("convert", argv)
     require_at_least(config, {"workers": 1}, "settings of convert")
     if config["dataset"]["name"] in ("embedded", "cache"):
         raise ConfigError(f"dataset={config['dataset']['name']} is read as fast as it is: convert logs of another source")
-    done = convert_logs(make_reader(config["dataset"]), Path(config["dataset"]["root"]), Path(config["out"]), config["split"], config["workers"])
+    data, split = config["dataset"], config["split"]
+    if data.get("filter"):
+        raise ConfigError("dataset.filter= is counted by dataset=navsim alone: convert the logs whole, or evaluate them as they are")
+    if data["name"] == "nuscenes" and split == "val":
+        split = "test"  # nuScenes' val is what papers test on
+    done = convert_logs(make_reader(data), Path(data["root"]), Path(config["out"]), split, config["workers"], settings=reader_settings(data))
     for fault in done.faults:
         print(f"not read: {fault}")
     print(f"{done.converted} logs converted, {done.kept} there before, {len(done.faults)} not read; {done.bytes / 1e6:.1f} MB in {config['out']}")
@@ -94,16 +99,19 @@ def convert(argv: list[str]) -> int:
 def card(argv: list[str]) -> int:
     """Describe one split of a dataset."""
     from drive.datasets.describe import describe
-    from drive.datasets.select import readable, select, spread
+    from drive.datasets.select import asked_for, readable, select, spread
     from drive.report.data_card import write_card
 
     config = _config("card", argv)
     data = select(config["dataset"], config["split"])
     count = min(len(data.scenarios), config["max_scenes"] or len(data.scenarios))
     scenes, faults = readable(data.scenarios, spread(len(data.scenarios), count))
-    facts = describe(scenes, data.expected, [*data.faults, *faults], data.fingerprint)
+    expected = asked_for(count, data)
+    facts = describe(scenes, expected, [*data.faults, *faults], data.fingerprint)
     for name, value in facts.items():
         print(f"{name:<28}{value}")
+    for fault in [*data.faults, *faults]:
+        print(f"not read: {fault}")
     if config["out"]:
         print(f"written: {write_card(Path(config['out']), config['dataset'], config['split'], facts, scenes)}")
     return 1 if facts["not read"] else 0

@@ -35,6 +35,8 @@ def run(argv: list[str]) -> int:
         raise ConfigError("dataset.annotations is for training on texts: leave it out to write new ones")
     annotator = make_annotator(config)
     data = select(config["dataset"], config["split"])
+    if config["source"] == "rule" and data.scenarios[0].notes.get("map") == "corridor":
+        raise ConfigError(f"source=rule needs a map, and these logs of dataset={config['dataset']['name']} have none: take source=teacher, or other data")
     total = len(data.scenarios)
     indexes = spread(total, config["max_scenes"] or total)
     folder = Path(config["out"]) / config["split"]
@@ -56,7 +58,7 @@ def run(argv: list[str]) -> int:
 
 
 def make_annotator(config: dict[str, Any]):
-    """Who `source` names. Raises ConfigError on another name, and where the rules cannot judge the dataset."""
+    """Who `source` names. Raises ConfigError on another name."""
     from drive.cli.config import to_dataclass
     from drive.core.errors import ConfigError
 
@@ -66,8 +68,6 @@ def make_annotator(config: dict[str, Any]):
         return TeacherAnnotator(to_dataclass(config["teacher"], TeacherConfig, "teacher"), config["seed"])
     if config["source"] != "rule":
         raise ConfigError(f"source={config['source']}: expected rule or teacher")
-    if config["dataset"]["name"] == "nuscenes":
-        raise ConfigError("source=rule needs a map, and dataset=nuscenes has none but the driven path: take source=teacher, or dataset=scenarionet or av2")
     from drive.stages.annotate_expert import RuleAnnotator
 
     return RuleAnnotator()

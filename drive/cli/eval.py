@@ -34,7 +34,7 @@ def run(argv: list[str]) -> int:
     from drive.cli.config import load_config
     from drive.cli.schema import require_at_least
     from drive.core.errors import ConfigError
-    from drive.datasets.select import readable, select, spread
+    from drive.datasets.select import asked_for, readable, select, spread
     from drive.report.plans import add_evaluation, refuse_other_results
     from drive.report.tables import counted, text_table
 
@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
     if not config["force"]:
         refuse_trained_logs(planner, data.logs)
     count = min(len(data.scenarios), config["max_scenes"] or len(data.scenarios))
-    expected = min(config["max_scenes"] or data.expected, data.expected)
+    expected = asked_for(count, data)
     if config["out"]:
         refuse_other_results(Path(config["out"]), data.fingerprint, config["max_scenes"], benchmark.style)  # before hours of planning
     scenes, faults = readable(data.scenarios, spread(len(data.scenarios), count))

@@ -19,7 +19,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from drive.datasets.select import Selected
 
 HELP = "fit an action tokenizer, or report how well one reconstructs plans"
 
@@ -69,6 +72,7 @@ def _fit(kind: str, section: Any, sources: list[SourceSettings], configs: list[A
     from drive.stages.codebook import Source, ego_plans, fit_tokenizer
 
     selected = [select(config["dataset"], config["split"]) for config in configs]
+    _refuse_same_drives(sources, selected)
     parts = [Source(s.name, data.scenarios, data.fingerprint, s.weight) for s, data in zip(sources, selected)]
     tokenizer = fit_tokenizer(kind, section, parts)
     tokenizer.save(configs[0]["out"])
@@ -81,6 +85,17 @@ def _fit(kind: str, section: Any, sources: list[SourceSettings], configs: list[A
             print(f"{part.name} ({share}): {tokenizer.report(ego_plans(part.dataset, PLAN_STEPS, tokenizer.dt)).line()}")
     print(f"written: {configs[0]['out']}")
     return 0
+
+
+def _refuse_same_drives(sources: list[SourceSettings], selected: list[Selected]) -> None:
+    """Raise ConfigError where two sources hold the same drives: their motions would count twice."""
+    from drive.core.errors import ConfigError
+
+    for i, first in enumerate(selected):
+        for k in range(i):
+            both = sorted(first.logs & selected[k].logs)
+            if both:
+                raise ConfigError(f"{sources[k].name} and {sources[i].name} hold {len(both)} drives both, such as {both[0]}: leave one of the two out")
 
 
 def _report(kind: str | None, dt: float, sources: list[SourceSettings], configs: list[Any]) -> int:

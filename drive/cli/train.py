@@ -139,11 +139,12 @@ class Splits(NamedTuple):
 def load_splits(config: dict[str, Any]) -> Splits:
     """The datasets of `config`; no validation split where the stage or the dataset has none."""
     from drive.core.errors import ConfigError, DataError
-    from drive.datasets.select import select
+    from drive.datasets.select import select, spread
 
     name = config["dataset"]["name"]
     data = select(config["dataset"], config["split"])
-    if config["stage"]["name"] == "grpo" and data.scenarios[0].notes.get("map") == "corridor":
+    some = [data.scenarios[k] for k in spread(len(data.scenarios), 20)] if config["stage"]["name"] == "grpo" else []
+    if any(scenario.notes.get("map") == "corridor" for scenario in some):
         raise ConfigError(f"stage=grpo rewards pdms_v1_1, which needs a map, and these logs of dataset={name} have none: take others, such as scenarionet or av2")
     if not config["stage"]["validate_scenes"]:
         return Splits(data, None)
@@ -153,6 +154,9 @@ def load_splits(config: dict[str, Any]) -> Splits:
         val = None if name == "nuscenes" else select(config["dataset"], "val")
     except DataError:
         val = None
+    shared = sorted(data.logs & val.logs) if val else []
+    if shared:
+        raise DataError(f"{len(shared)} drives are in train and in val ({', '.join(shared[:3])}): keep each in one, their scenarios are not independent")
     if val is None:
         print(f"{name} has no validation logs here: the stage runs without validation", file=sys.stderr)
     return Splits(data, val)

@@ -27,7 +27,8 @@ from drive.core.types import Scenario
 from drive.datasets.select import Selected
 
 LINES, CARD = "annotations.jsonl", "card.json"
-ELSEWHERE = ("root", "workers", "annotations", "codebook_tolerance")  # settings of a dataset that leave its scenes as they are
+# settings of a dataset that leave its scenes as they are, or whose content is in the fingerprint
+ELSEWHERE = ("root", "workers", "annotations", "codebook_tolerance", "images", "maps", "sensors", "splits", "drivelm", "filter")
 logger = logging.getLogger(__name__)
 
 

@@ -91,6 +91,7 @@ def pack(log: Log, images_root: Path) -> bytes:
         "presents": log.presents,
         "breaks": log.breaks,
         "group": log.group,
+        "faults": log.faults,
         "notes": log.notes,
         "step_notes": log.step_notes,
         "map": None if road_map is None else _map_meta(road_map),
@@ -113,7 +114,7 @@ def pack(log: Log, images_root: Path) -> bytes:
 def _image_columns(log: Log, root: Path) -> dict[str, Any]:
     refs = [ref for camera in log.images for ref in camera]
     paths = ["" if ref is None else _relative(ref.path, root) for ref in refs]
-    spans = np.array([[-1, -1] if ref is None else [ref.offset, ref.length] for ref in refs], np.int64).reshape(-1, 2)
+    spans = np.array([[0] * 6 if ref is None else [ref.offset, ref.length, *ref.inner, *ref.outer] for ref in refs], np.int64).reshape(-1, 6)
     return {"image_paths": paths, "image_spans": spans}
 
 
@@ -205,6 +206,7 @@ def _log(path: Path, meta: Mapping[str, Any], columns: Mapping[str, Any], images
         presents=None if meta["presents"] is None else tuple(meta["presents"]),
         breaks=tuple(meta["breaks"]),
         group=meta["group"],
+        faults=tuple(meta["faults"]),
         notes=meta["notes"],
         step_notes=meta["step_notes"],
     )
@@ -212,8 +214,8 @@ def _log(path: Path, meta: Mapping[str, Any], columns: Mapping[str, Any], images
 
 def _images(columns: Mapping[str, Any], cameras: int, steps: int, root: Path) -> tuple[tuple[ImageRef | None, ...], ...]:
     paths = columns["image_paths"].to_pylist()
-    spans = columns["image_spans"].to_numpy(zero_copy_only=True).reshape(-1, 2)
-    refs = [ImageRef(root / name, int(a), int(b)) if name else None for name, (a, b) in zip(paths, spans)]
+    spans = columns["image_spans"].to_numpy(zero_copy_only=True).reshape(-1, 6).tolist()
+    refs = [ImageRef(root / name, span[0], span[1], (span[2], span[3]), (span[4], span[5])) if name else None for name, span in zip(paths, spans)]
     return tuple(tuple(refs[c * steps : (c + 1) * steps]) for c in range(cameras))
 
 

@@ -51,12 +51,12 @@ def read_columns(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
         raise DataError("Argoverse 2 logs are Arrow files: pip install 'drive-vla[av2]'") from None
     try:
         table = feather.read_table(path, columns=list(wanted))
+        missing = [name for name in wanted if name not in table.column_names]
+        found = {} if missing else {name: table[name].to_numpy() for name in wanted}
     except (ArrowException, OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    missing = [name for name in wanted if name not in table.column_names]
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0][:200].rstrip()}") from error
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}")
-    found = {name: table[name].to_numpy() for name in wanted}
     for name, values in found.items():
         if (name in TEXTS) != (values.dtype.kind == "O") or (name == "timestamp_ns" and values.dtype.kind != "i"):
             raise DataError(f"{path}: column {name} is of type {table.schema.field(name).type}")

@@ -2,7 +2,7 @@
 
 A cache is a folder: `logs/` holds one file per log, named after its content (`arrow_log`); `index.jsonl` says which log of which source
 became which file, one line each, appended as they are done. A killed conversion goes on where it was; a source file that has changed is
-converted again. One log at a time is in memory in each worker.
+converted again, and one that is gone leaves. Beside the reader, one log at a time is in memory in each worker.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,12 @@ from drive.datasets import arrow_log
 from drive.datasets.logged import Entry, Inspection, Reader
 from drive.datasets.logs import Log, Outline
 
-INDEX, LOGS, CARD = "index.jsonl", "logs", "cache.json"
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock
+    fcntl = None
+WAITING = "not converted yet, the conversion was stopped: run it again"
+INDEX, LOGS, CARD, LOCK = "index.jsonl", "logs", "cache.json", ".lock"
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,9 @@ class Record:
     dt: float
     presents: list[int] | None
     breaks: list[int]
-    digest: str
+    digest: str  # empty where the log could not be read
     bytes: int
+    fault: str = ""  # why it could not
 
 
 @dataclass(frozen=True)
@@ -57,19 +64,23 @@ class Conversion:
     faults: tuple[str, ...] = field(default=())
 
 
-def _stamp(files: tuple[Path, ...], root: Path) -> list[list[Any]]:
-    return [[os.path.relpath(path, root), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+def _stamp(files: Iterable[Path], root: Path) -> list[list[Any]]:
+    """Name, size and mtime_ns of each file; of one that is not there, -1 and -1."""
+    out: list[list[Any]] = []
+    for path in files:
+        try:
+            found = path.stat()
+            out.append([os.path.relpath(path, root), found.st_size, found.st_mtime_ns])
+        except OSError:
+            out.append([os.path.relpath(path, root), -1, -1])
+    return out
 
 
 def _fresh(record: Record, root: Path, out: Path) -> bool:
     """Whether the file is there and its source unchanged."""
     file = out / LOGS / f"{record.digest}{arrow_log.SUFFIX}"
-    if not file.is_file() or file.stat().st_size != record.bytes:
-        return False
-    try:
-        return [[name, (root / name).stat().st_size, (root / name).stat().st_mtime_ns] for name, _, _ in record.stamp] == record.stamp
-    except OSError:
-        return False
+    there = bool(record.digest) and file.is_file() and file.stat().st_size == record.bytes
+    return there and _stamp((root / name for name, _, _ in record.stamp), root) == record.stamp
 
 
 def _records(out: Path) -> dict[tuple[str, str], Record]:
@@ -92,39 +103,64 @@ def _records(out: Path) -> dict[tuple[str, str], Record]:
     return found
 
 
-def convert(reader: Reader, root: Path, out: Path, split: str | None = None, workers: int = 1, progress: bool = True) -> Conversion:
-    """Convert the logs of `reader` below `root` into the cache `out`: those of `split`, or all.
+def convert(
+    reader: Reader,
+    root: Path,
+    out: Path,
+    split: str | None = None,
+    workers: int = 1,
+    progress: bool = True,
+    settings: Mapping[str, Any] | None = None,
+) -> Conversion:
+    """Convert the logs of `reader` below `root` into the cache `out`: those of `split`, or all; `settings` are those of the reader.
 
-    A log that cannot be read is a fault, told with file and record, and tried again next time. Raises DataError where `out` holds
-    logs of another source or root.
+    A log that cannot be read is a fault, told with file and record, kept in the index so that the cache counts it, and tried again next time.
+    What the source no longer holds leaves the cache. Raises DataError where `out` holds logs of another source, root or settings, where another
+    conversion writes there, and where no log is of `split`.
     """
-    card = {"format": arrow_log.FORMAT, "source": reader.name, "root": str(root.absolute())}
+    card = {"format": arrow_log.FORMAT, "source": reader.name, "root": str(root.absolute()), "settings": dict(settings or {})}
     out.mkdir(parents=True, exist_ok=True)
-    if (out / CARD).is_file() and json.loads((out / CARD).read_text(encoding="utf-8")) != card:
-        raise DataError(f"{out} holds converted logs of another source, folder or format ({(out / CARD).read_text(encoding='utf-8')}): give another out=")
-    atomic_write_text(out / CARD, json.dumps(card))
-    known = _records(out)
-    entries = [entry for entry in reader.find(root) if split is None or entry.split in ("", split)]
-    at = {id(entry): (os.path.relpath(entry.path, root), entry.key) for entry in entries}
-    fresh = {name for name, record in known.items() if _fresh(record, root, out)}
-    todo = [entry for entry in entries if at[id(entry)] not in fresh]
-    faults = []
-    with (out / INDEX).open("a+", encoding="utf-8") as index:
-        end_line(index)
-        bar = tqdm(_converted(reader, todo, root, out, workers), total=len(todo), desc=f"converting {reader.name}", disable=not progress, dynamic_ncols=True)
-        for done in bar:
-            if isinstance(done, str):
-                faults.append(done)
-                continue
-            index.write(json.dumps(asdict(done)) + "\n")
-            index.flush()
-            os.fsync(index.fileno())
-    records = _records(out).values()
-    named = {f"{record.digest}{arrow_log.SUFFIX}" for record in records}
-    for path in (out / LOGS).glob("*"):  # of logs that changed since, and what a killed worker left
-        if path.name not in named:
-            path.unlink()
-    return Conversion(len(todo) - len(faults), len(entries) - len(todo), sum(record.bytes for record in records), tuple(faults))
+    with _alone(out):
+        if (out / CARD).is_file() and (there := json.loads((out / CARD).read_text(encoding="utf-8"))) != card:
+            other = [f"{key} {there.get(key)}, not {value}" for key, value in card.items() if there.get(key) != value]
+            raise DataError(f"{out} holds converted logs of another source, folder or settings ({'; '.join(other)}): give another out=")
+        (out / LOGS).mkdir(exist_ok=True)
+        known = _records(out)
+        entries = {(os.path.relpath(e.path, root), e.key): e for e in reader.find(root) if split is None or e.split in ("", split)}
+        if not entries:
+            raise DataError(f"{root} has no log of {reader.name}{f' of the split {split!r}' if split else ''}")
+        atomic_write_text(out / CARD, json.dumps(card))
+        todo = {name: entry for name, entry in entries.items() if name not in known or not _fresh(known[name], root, out)}
+        faults = []
+        with (out / INDEX).open("a+", encoding="utf-8") as index:
+            end_line(index)
+            waiting = [_unread(entry, name[0], WAITING) for name, entry in todo.items()]
+            index.write("".join(json.dumps(asdict(record)) + "\n" for record in waiting))
+            done = _converted(reader, list(todo.values()), root, out, workers)
+            for record in tqdm(done, total=len(todo), desc=f"converting {reader.name}", disable=not progress, dynamic_ncols=True):
+                faults += [record.fault] if record.fault else []
+                index.write(json.dumps(asdict(record)) + "\n")
+                index.flush()
+                os.fsync(index.fileno())
+        kept = [record for name, record in _records(out).items() if name in entries or (split is not None and record.split not in ("", split))]
+        atomic_write_text(out / INDEX, "".join(json.dumps(asdict(record)) + "\n" for record in kept))
+        named = {f"{record.digest}{arrow_log.SUFFIX}" for record in kept}
+        for path in (out / LOGS).glob("*"):  # of logs that changed since or are gone, and what a killed worker left
+            if path.name not in named:
+                path.unlink()
+    return Conversion(len(todo) - len(faults), len(entries) - len(todo), sum(record.bytes for record in kept), tuple(faults))
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Holds the folder for one conversion; a killed one lets go of it. Raises DataError where another holds it."""
+    with (out / LOCK).open("w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise DataError(f"another conversion writes to {out}: wait for it, or give another out=") from None
+        yield
 
 
 def end_line(index: Any) -> None:
@@ -136,27 +172,37 @@ def end_line(index: Any) -> None:
     index.seek(0, os.SEEK_END)
 
 
-def _convert_one(reader: Reader, entry: Entry, root: Path, out: Path) -> Record | str:
-    """The line of a log, or what is wrong with it."""
+def _convert_one(reader: Reader, entry: Entry, root: Path, out: Path) -> Record:
+    """The line of a log; with a fault where it cannot be read."""
+    path = os.path.relpath(entry.path, root)
     try:
         log = reader.read(entry)
         content = arrow_log.pack(log, root)
     except DataError as error:
-        return str(error)
+        return _unread(entry, path, str(error))
     name = arrow_log.digest(content)
     atomic_write_bytes(out / LOGS / f"{name}{arrow_log.SUFFIX}", content)
-    path = os.path.relpath(entry.path, root)
-    return Record(path, entry.key, _stamp(log.files, root), log.log_id, log.group, log.split, log.steps, log.dt, None if log.presents is None else list(log.presents), list(log.breaks), name, len(content))
+    return record_of(log, path, entry.key, _stamp((*log.files, *log.absent), root), name, len(content))
 
 
-def _converted(reader: Reader, entries: list[Entry], root: Path, out: Path, workers: int) -> Iterator[Record | str]:
+def _unread(entry: Entry, path: str, fault: str) -> Record:
+    return Record(path, entry.key, [], entry.log_id, entry.group, entry.split, 0, 0.0, None, [], "", 0, f"{path}: {fault}" if fault == WAITING else fault)
+
+
+def record_of(log: Log, path: str, key: str, stamp: list[list[Any]], digest: str, size: int) -> Record:
+    """The line of a log that was written as `digest`."""
+    presents = None if log.presents is None else list(log.presents)
+    return Record(path, key, stamp, log.log_id, log.group, log.split, log.steps, log.dt, presents, list(log.breaks), digest, size)
+
+
+def _converted(reader: Reader, entries: list[Entry], root: Path, out: Path, workers: int) -> Iterator[Record]:
     if workers <= 1 or len(entries) < 2:
         for entry in entries:
             yield _convert_one(reader, entry, root, out)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process that runs threads (tqdm) may lock up
     pool = ProcessPoolExecutor(min(workers, len(entries)), mp_context=context, initializer=_start_worker, initargs=(reader, root, out))
-    pending: list[Future[Record | str]] = []
+    pending: list[Future[Record]] = []
     waiting = iter(entries)
     try:
         while True:
@@ -180,7 +226,7 @@ def _start_worker(reader: Reader, root: Path, out: Path) -> None:
     _job = (reader, root, out)
 
 
-def _work(entry: Entry) -> Record | str:
+def _work(entry: Entry) -> Record:
     if _job is None:
         raise DriveError("a converting worker was not started by convert()")
     reader, root, out = _job
@@ -204,7 +250,9 @@ class CacheReader:
         return [_entry(record, root) for record in records]
 
     def read(self, entry: Entry) -> Log:
-        """One log, mapped into memory. Raises DataError, naming the file."""
+        """One log, mapped into memory. Raises DataError, naming the file, and for a log that could not be converted."""
+        if entry.key:
+            raise DataError(entry.key)
         card = entry.path.parents[1] / CARD
         try:
             images = self.images or card.parent / json.loads(card.read_text(encoding="utf-8"))["root"]  # an absolute root replaces the parent
@@ -214,6 +262,8 @@ class CacheReader:
 
 
 def _entry(record: Record, root: Path) -> Entry:
+    if record.fault:
+        return Entry(record.log_id, root / INDEX, record.split, record.fault, group=record.group)
     outline = Outline(record.steps, record.dt, None if record.presents is None else tuple(record.presents), tuple(record.breaks))
     return Entry(record.log_id, root / LOGS / f"{record.digest}{arrow_log.SUFFIX}", record.split, "", outline, record.digest, record.group)
 
@@ -230,5 +280,5 @@ def inspect(path: Path) -> Inspection:
             continue
         steps += log.steps
         scenes += len(Outline.of(log).chosen(0.5, True)[0])
-    size = sum(file.stat().st_size for file in (path / LOGS).iterdir())
+    size = sum(record.bytes for record in _records(path).values())
     return Inspection("converted logs", path, {"logs": len(entries) - len(faults), "steps": steps, "scenes": scenes, "MB": round(size / 1e6, 1)}, tuple(faults))

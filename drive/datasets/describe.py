@@ -19,7 +19,8 @@ def describe(scenes: Sequence[Scenario], expected: int, faults: Sequence[str], f
     return {
         "scenes": len(scenes),
         "scenes expected": expected,
-        "not read": len(faults),
+        "not read": expected - len(scenes),
+        "faults": len(faults),
         "logs": len({scene.log_id for scene in scenes}),
         "source": _listed(Counter(scene.source for scene in scenes)),
         "kinds": _listed(Counter(scene.kind for scene in scenes)),

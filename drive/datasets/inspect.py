@@ -95,6 +95,6 @@ def walk(root: Path, asked: bool = True) -> Iterator[Inspection | DataError]:
         return
     if found is not None:
         yield found
-    elif root.is_dir() and not root.is_symlink():
+    elif root.is_dir() and (asked or not root.is_symlink()):
         for name in sorted(os.listdir(root)):
             yield from walk(root / name, asked=False)

@@ -24,7 +24,7 @@ from drive.datasets.splits import fingerprint, split_by_log
 
 SPLITS = ("train", "val", "test")
 LOGS_KEPT = 64  # in memory, of those read when asked for
-FOLDER_SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test", "mini_val": "val"}
+FOLDER_SPLITS = {"train": "train", "trainval": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test", "mini_val": "val"}
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,11 @@ def _refuse_overlap(entries: Sequence[Entry]) -> None:
     """Raises DataError where a log stands in two splits."""
     seen: dict[str, Entry] = {}
     for entry in entries:
-        first = seen.setdefault(entry.log_id, entry) if entry.log_id and entry.split else entry
+        drive = entry.group or entry.log_id
+        first = seen.setdefault(drive, entry) if drive and entry.split else entry
         if first.split != entry.split:
             raise DataError(
-                f"log {entry.log_id} is in the splits {first.split} ({first.path}) and {entry.split} ({entry.path}): keep it in one, its scenarios are not independent"
+                f"log {drive} is in the splits {first.split} ({first.path}) and {entry.split} ({entry.path}): keep it in one, its scenarios are not independent"
             )
 
 
@@ -108,6 +109,7 @@ class LogDataset(Sequence[Scenario]):
         stride_s: float = 0.5,
         short_futures: bool = False,
         splits: Mapping[str, Sequence[str]] | None = None,
+        settings: str = "",
         render: tuple[Camera, ...] | None = None,
         cache_images: int = 512,
         progress: bool = False,
@@ -116,7 +118,7 @@ class LogDataset(Sequence[Scenario]):
 
         A Scenario has its whole 5 s of future, which is what training imitates and the PDM score judges; `short_futures` also gives those
         with less outside of train, for protocols that judge what there is. `splits` names the logs of each split, in place of the
-        source's own; `render` are cameras for logs without any. A log that cannot be read is kept in `faults` and counts in `expected` as
+        source's own; `settings` are those of the reader, for the fingerprint; `render` are cameras for logs without any. A log that cannot be read is kept in `faults` and counts in `expected` as
         many scenarios as the readable ones hold on average; one that is there twice is kept there too, and costs nothing. Raises DataError
         on an unknown split, a log in two splits or left out by `splits`, and a split without a readable log.
         """
@@ -124,7 +126,7 @@ class LogDataset(Sequence[Scenario]):
             raise DataError(f"there is no split {split!r}: choose from {', '.join(SPLITS)}")
         if stride_s <= 0.0:
             raise DataError(f"stride_s={stride_s}: the time between two scenarios must be above 0 s")
-        self.reader, self.root, self.split = reader, Path(root), split
+        self.reader, self.root, self.split, self.settings = reader, Path(root), split, settings
         self.faults: list[str] = []
         self._options = {"render": render, "cache_images": cache_images}
         self._later = lru_cache(maxsize=LOGS_KEPT)(self._read)
@@ -134,7 +136,7 @@ class LogDataset(Sequence[Scenario]):
             _refuse_overlap(entries)
         logs, unread, others = self._open(entries, progress)
         if not logs:
-            there = f"its logs are of {', '.join(sorted(others))}" if others else f"no log of {reader.name} is there"
+            there = f"its logs are of {', '.join(sorted(others))}: give split={min(others)}" if others else f"no log of {reader.name} is there"
             raise DataError(f"{self.root} has no readable log of the split {split!r}: {'; '.join(self.faults[:3]) or there}")
         whole = split == "train" or not short_futures
         self._logs = {log_id: log for log_id, (_, log) in sorted(logs.items())}
@@ -178,6 +180,7 @@ class LogDataset(Sequence[Scenario]):
                 self.faults.append(f"{entry.path}: log {log_id} is there twice: remove one of them")
             else:
                 logs[log_id] = (outline, opened)
+                self.faults += opened.log.faults if isinstance(opened, LogScenes) else ()
         if stray:
             named = f"{self.root}: {len(stray)} logs belong to no split ({', '.join(stray[:3])}{', …' if len(stray) > 3 else ''})"
             if self._owner is not None:
@@ -217,10 +220,10 @@ class LogDataset(Sequence[Scenario]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the split, the ids and the files that it is read from; images are not read for it."""
+        """sha256 over the split, the reader's settings, the ids and the files that it is read from; images are not read for it."""
         files = {path for log in self._logs.values() if isinstance(log, LogScenes) for path in log.log.files}
         known = [log.digest for log in self._logs.values() if isinstance(log, Entry)]
-        return hashlib.sha256("\n".join([self.split, *self.ids, *known, fingerprint(self.root, files)]).encode()).hexdigest()
+        return hashlib.sha256("\n".join([self.split, self.settings, *self.ids, *known, fingerprint(self.root, files)]).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self._at)

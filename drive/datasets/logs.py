@@ -42,17 +42,23 @@ class ImageRef:
     path: Path
     offset: int = 0  # bytes
     length: int = -1  # bytes; -1 reads to the end
+    inner: tuple[int, int] = (0, 0)  # width and height that it must have, in pixels; zeros ask for nothing
+    outer: tuple[int, int] = (0, 0)  # to which it is filled up with black, below and to the right; zeros fill nothing
 
     def read(self) -> NDArray[np.uint8]:
-        """RGB (H, W, 3). Raises DataError, naming the file, where there is no image."""
+        """RGB (H, W, 3). Raises DataError, naming the file, where there is no image, or one of another size."""
+        where = f" at byte {self.offset}" if self.offset else ""
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset)
                 with Image.open(BytesIO(file.read(self.length))) as picture:
-                    return np.asarray(picture.convert("RGB"))
+                    image = np.asarray(picture.convert("RGB"))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            where = f" at byte {self.offset}" if self.offset else ""
             raise DataError(f"{self.path}: no image can be read{where} ({error})") from error
+        if self.inner != (0, 0) and image.shape[:2] != self.inner[::-1]:
+            raise DataError(f"{self.path}: the image{where} is {image.shape[1]} x {image.shape[0]}, its calibration {self.inner[0]} x {self.inner[1]}")
+        below, right = max(self.outer[1] - image.shape[0], 0), max(self.outer[0] - image.shape[1], 0)
+        return np.pad(image, [(0, below), (0, right), (0, 0)]) if below or right else image
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class Log:
     source: str  # name of the dataset, as in configs/dataset
     split: str  # train, val or test
     files: tuple[Path, ...]  # that it was read from, images left out; the first is the one that errors name
+    absent: tuple[Path, ...] = field(default=(), kw_only=True)  # that it would have been read from, had they been there
+    faults: tuple[str, ...] = field(default=(), kw_only=True)  # records of it that could not be read
     dt: float  # s
     ego: EgoTrack  # S steps
     ego_size: tuple[float, float, float]  # m, length, width, height

@@ -202,6 +202,8 @@ class NavsimReader:
         `scenes` keeps its logs and tokens alone. A log is of the split that a folder above it is
         named after, of train in a folder trainval, else of test. Raises DataError on cameras without their folder.
         """
+        if sensors is not None and not cameras:
+            raise DataError(f"sensors={sensors} is read where cameras are named, as in dataset.cameras=[CAM_F0]: name some, or leave sensors out")
         if cameras and (sensors is None or not sensors.is_dir()):
             raise DataError(
                 f"cameras {', '.join(cameras)} need the folder of sensor data, sensor_blobs/SPLIT: {sensors or 'none is given'}"
@@ -212,7 +214,7 @@ class NavsimReader:
         """The logs of the filter, or all, in order of path."""
         wanted = None if self.scenes is None else set(self.scenes.log_names)
         paths = [path for path in walk(root, lambda name: name.endswith(".pkl")) if wanted is None or path.stem in wanted]
-        return [Entry(path.stem, path, split_of_path(path, "train" if "trainval" in path.parts else "test")) for path in paths]
+        return [Entry(path.stem, path, split_of_path(path, "test")) for path in paths]
 
     def read(self, entry: Entry) -> Log:
         """One log, with its map where there are maps. Raises DataError, naming file and frame."""
@@ -277,9 +279,11 @@ class NavsimReader:
 class NavsimDataset(LogDataset):
     """Scenarios of NAVSIM logs. With a filter, `expected` is the number of its tokens; those that are not given make one line of `faults`."""
 
-    def __init__(self, reader: NavsimReader, root: str | Path, split: str, stride_s: float = STEP_S, splits: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self, reader: NavsimReader, root: str | Path, split: str, stride_s: float = STEP_S, splits: Mapping[str, Sequence[str]] | None = None, settings: str = ""
+    ) -> None:
         """As LogDataset; scenes of a filter may have less than 5 s of future, as NAVSIM's own have 4 or 5."""
-        super().__init__(reader, root, split, stride_s, reader.scenes is not None, splits)
+        super().__init__(reader, root, split, stride_s, reader.scenes is not None, splits, settings)
         scenes = reader.scenes
         if scenes is not None:
             given = {self.log(log_id).log.step_notes["token"][step] for log_id, step in self._at}

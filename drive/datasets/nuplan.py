@@ -41,7 +41,7 @@ KINDS = {
 }
 LIGHTS = {"green": LightState.GREEN, "yellow": LightState.YELLOW, "red": LightState.RED}
 GAP = 0.3  # of a step, beyond which a frame is missing
-IMAGE_REACH = 60_000  # us between an image and its step; cameras run at 10 Hz
+IMAGE_REACH = 110_000  # us from an image to its step, at most; cameras run at 10 Hz
 TABLES = ("lidar_pc", "lidar_box", "track", "ego_pose", "scene", "image", "traffic_light_status", "scenario_tag")
 
 
@@ -142,7 +142,7 @@ def blob_path(root: Path, name: Any, path: Path) -> Path:
 def _cameras(
     connection: sqlite3.Connection, path: Path, sensors: Path, channels: Sequence[str], frames: Frames
 ) -> tuple[tuple[Camera, ...], tuple[tuple[ImageRef | None, ...], ...], dict[str, list[float]]]:
-    """The chosen cameras, their image nearest in time to each step, and their lens distortion (k1, k2, p1, p2, k3), which is not undone."""
+    """The chosen cameras, the last image not after each step, and their lens distortion (k1, k2, p1, p2, k3), which is not undone."""
     columns = ("channel", "token", "translation", "rotation", "intrinsic", "distortion", "width", "height")
     records = {row[0]: row[1:] for row in select(connection, path, "camera", columns)}
     missing = [channel for channel in channels if channel not in records]
@@ -160,21 +160,18 @@ def _cameras(
         )
         cameras.append(Camera(channel, int(width), int(height), _unpickled(path, channel, "intrinsic", intrinsic, (3, 3)), pose))
         distortions[channel] = _unpickled(path, channel, "distortion", distortion, ()).ravel().tolist()
-        images.append(_nearest(sorted(taken.get(token, ())), frames.stamps, sensors, path))
+        images.append(_last_before(sorted(taken.get(token, ())), frames.stamps, sensors, path))
     return tuple(cameras), tuple(images), distortions
 
 
-def _nearest(taken: list[tuple[int, str]], stamps: NDArray[np.int64], sensors: Path, path: Path) -> tuple[ImageRef | None, ...]:
+def _last_before(taken: list[tuple[int, str]], stamps: NDArray[np.int64], sensors: Path, path: Path) -> tuple[ImageRef | None, ...]:
     if not taken:
         return (None,) * len(stamps)
     times = np.array([stamp for stamp, _ in taken], np.int64)
-    after = np.clip(np.searchsorted(times, stamps), 0, len(times) - 1)
-    near = np.where(
-        np.abs(times[np.maximum(after - 1, 0)] - stamps) <= np.abs(times[after] - stamps), np.maximum(after - 1, 0), after
-    )
+    last = np.searchsorted(times, stamps, side="right") - 1
     return tuple(
-        ImageRef(blob_path(sensors, taken[index][1], path)) if abs(int(times[index]) - int(stamp)) <= IMAGE_REACH else None
-        for index, stamp in zip(near.tolist(), stamps.tolist())
+        ImageRef(blob_path(sensors, taken[index][1], path)) if index >= 0 and stamp - times[index] <= IMAGE_REACH else None
+        for index, stamp in zip(last.tolist(), stamps.tolist())
     )
 
 
@@ -194,6 +191,8 @@ class NuPlanReader:
         A log is of the split that a folder above it is named after, of train in a folder trainval, else of test. Raises DataError on cameras
         without their folder.
         """
+        if sensors is not None and not cameras:
+            raise DataError(f"sensors={sensors} is read where cameras are named, as in dataset.cameras=[CAM_F0]: name some, or leave sensors out")
         if cameras and (sensors is None or not sensors.is_dir()):
             raise DataError(f"cameras {', '.join(cameras)} need the folder of sensor data, sensor_blobs: {sensors or 'none is given'}")
         self.maps, self.sensors, self.cameras = maps, sensors, tuple(cameras)
@@ -201,7 +200,7 @@ class NuPlanReader:
     def find(self, root: Path) -> list[Entry]:
         """The logs, in order of path."""
         paths = walk(root, lambda name: name.endswith(".db"))
-        return [Entry(path.stem, path, split_of_path(path, "train" if "trainval" in path.parts else "test")) for path in paths]
+        return [Entry(path.stem, path, split_of_path(path, "test")) for path in paths]
 
     def read(self, entry: Entry) -> Log:
         """One log, with its map where there are maps. Raises DataError, naming file and record."""

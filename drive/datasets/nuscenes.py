@@ -89,6 +89,7 @@ def read_log(
         source="nuscenes",
         split=split,
         files=(tables.folder / "sample_data.json", *sorted(tables.folder.glob("*.json")), *(path for path in (can, city) if path.is_file())),
+        absent=tuple(path for path in (can, city) if not path.is_file()),
         dt=DT,
         ego=_ego(can, poses, stamps),
         ego_size=EGO_SIZE,
@@ -241,15 +242,19 @@ class NuScenesDataset(LogDataset):
     def __init__(self, root: str | Path, split: str, version: str = "v1.0-trainval", camera: str = "", drivelm: str | Path = "") -> None:
         """Reads the tables and every scene of `split`, of which val and test both are nuScenes' val; raises and counts as `LogDataset` does."""
         split = "test" if split == "val" else split  # nuScenes' val is what papers test on
-        self.camera = camera
+        self.camera, self.drivelm = camera, _digest(drivelm)
         reader = NuScenesReader(version, camera, drivelm, split)
         super().__init__(reader, root, split, DT, short_futures=True)
         self.tables = reader.tables
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over split, cameras, ids and the files that it is read from; images are not read for it."""
-        return hashlib.sha256(f"{self.camera} {super().fingerprint}".encode()).hexdigest()
+        """sha256 over split, cameras, questions, ids and the files that it is read from; images are not read for it."""
+        return hashlib.sha256(f"{self.camera} {self.drivelm} {super().fingerprint}".encode()).hexdigest()
+
+
+def _digest(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
 
 
 def inspect(path: Path) -> Inspection:

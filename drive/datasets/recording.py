@@ -20,7 +20,7 @@ from drive.core.files import atomic_write_bytes, atomic_write_text
 from drive.core.roadmap import RoadMap
 from drive.core.types import Camera, Command, EgoState, EgoTrack, Tracks
 from drive.datasets import arrow_log
-from drive.datasets.convert import CARD, INDEX, LOGS, Record, end_line
+from drive.datasets.convert import CARD, INDEX, LOGS, CacheReader, end_line, record_of
 from drive.datasets.logs import ImageRef, Log
 from drive.datasets.motion import central_velocity
 
@@ -52,11 +52,12 @@ class LogRecorder:
         self._egos: list[EgoState] = []
         self._agents: list[Tracks] = []
         self._commands: list[Command] = []
-        self.card = {"format": arrow_log.FORMAT, "source": "recordings", "root": "."}
+        self.card = {"format": arrow_log.FORMAT, "source": "recordings", "root": ".", "settings": {}}
         if (self.out / CARD).is_file() and json.loads((self.out / CARD).read_text(encoding="utf-8")) != self.card:
             raise DataError(f"{self.out} holds converted logs: record into another folder")
-        if (self.out / IMAGES / log_id).exists():
-            raise DataError(f"{self.out} holds images of a recording {log_id!r}: give this one another name, or delete them")
+        known = {entry.log_id for entry in CacheReader().find(self.out)} if (self.out / INDEX).is_file() else set()
+        if log_id in known or (self.out / IMAGES / log_id).exists():
+            raise DataError(f"{self.out} holds a recording {log_id!r}, or images of one: give this one another name")
 
     def add(self, ego: EgoState, agents: Tracks, command: Command, images: NDArray[np.uint8] | None = None) -> None:
         """One step: the ego, the agents at step 0 of `agents`, the route command, and RGB images (C, H, W, 3) where cameras are recorded."""
@@ -82,7 +83,7 @@ class LogRecorder:
         content = arrow_log.pack(log, self.out)
         name = arrow_log.digest(content)
         path = atomic_write_bytes(self.out / LOGS / f"{name}{arrow_log.SUFFIX}", content)
-        record = Record(self.log_id, "", [], self.log_id, "", self.split, log.steps, log.dt, None, [], name, len(content))
+        record = record_of(log, self.log_id, "", [], name, len(content))
         with (self.out / INDEX).open("a+", encoding="utf-8") as index:
             end_line(index)
             index.write(json.dumps(asdict(record)) + "\n")

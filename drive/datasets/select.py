@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +58,7 @@ def _read(config: Mapping[str, Any], split: str, progress: bool) -> Selected:
         from drive.datasets.navsim import NavsimDataset, NavsimReader, read_filter
 
         reader = NavsimReader(_folder(config["maps"]), _folder(config["sensors"]), config["cameras"], read_filter(config["filter"]))
-        logs = NavsimDataset(reader, config["root"], split, config["stride_s"], _splits(config))
+        logs = NavsimDataset(reader, config["root"], split, config["stride_s"], _splits(config), _identity(config))
         return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults), logs.drives)
     return _logged(make_reader(config), config, split)
 
@@ -110,11 +112,26 @@ def make_reader(config: Mapping[str, Any]) -> Reader:
     raise ConfigError(f"no source of logs is named {config['name']!r}")
 
 
+OUTSIDE = ("name", "root", "splits", "annotations", "codebook_tolerance", "short_futures", "images")  # that no reader takes
+
+
+def reader_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a config section that decide what a log holds; the scenes' spacing is one to waymo_e2e alone, which reads by it."""
+    left_out = OUTSIDE if config["name"] == "waymo_e2e" else (*OUTSIDE, "stride_s")
+    return {key: value for key, value in config.items() if key not in left_out}
+
+
+def _identity(config: Mapping[str, Any]) -> str:
+    """The settings for a fingerprint: of folders only whether they are given, as their content is what counts."""
+    plain = {key: bool(value) if key in ("maps", "sensors", "drivelm", "filter") else value for key, value in reader_settings(config).items()}
+    return json.dumps({"name": config["name"], **plain}, sort_keys=True)
+
+
 def _logged(reader: Reader, config: Mapping[str, Any], split: str) -> Selected:
     """The logs of `reader` below the config's root."""
     from drive.datasets.logged import LogDataset
 
-    logs = LogDataset(reader, config["root"], split, config["stride_s"], config.get("short_futures", False), _splits(config))
+    logs = LogDataset(reader, config["root"], split, config["stride_s"], config.get("short_futures", False), _splits(config), _identity(config))
     return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults), logs.drives)
 
 
@@ -132,6 +149,11 @@ def spread(total: int, count: int) -> list[int]:
     """`count` indexes evenly spread over `total`, all of them where they are no more: the first scenes alone would be of one log."""
     count = min(count, total)
     return [round(k * (total - 1) / max(count - 1, 1)) for k in range(count)]
+
+
+def asked_for(count: int, data: Selected) -> int:
+    """How many scenarios `count` of those that are there stand for, the unread ones in proportion."""
+    return math.ceil(count * data.expected / len(data.scenarios)) if len(data.scenarios) else data.expected
 
 
 def readable(scenarios: Sequence[Scenario], indexes: Iterable[int]) -> tuple[list[Scenario], list[str]]:

@@ -17,6 +17,7 @@ of one drive are not independent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from drive.datasets.logged import Entry
 from drive.datasets.logs import FRAMES_S, ImageRef, Log
 from drive.datasets.motion import ego_motion
 from drive.datasets.waymo_frames import CONTEXT, Rig, image_spans, read_rig
-from drive.datasets.waymo_motion import entry_of, named, open_entry, peeked, tfrecords
+from drive.datasets.waymo_motion import entry_of, named, open_entry, peeked, tfrecords_of
 from drive.datasets.waymo_perception import EGO_SIZE
 from drive.datasets.waymo_wire import Message
 
@@ -167,7 +168,7 @@ class WaymoE2EReader:
     def find(self, root: Path) -> list[Entry]:
         """One entry per chosen frame, in order of file, the broken ones among them; the split is that of the folder or file name, else test."""
         found = []
-        for path in tfrecords(root):
+        for path in tfrecords_of(root, "E2E"):
             for record, message in peeked(path):
                 name, chosen = "", True
                 if message is not None:
@@ -179,7 +180,7 @@ class WaymoE2EReader:
                 if name:
                     self._records.setdefault(drive_of(name), record)
                 if chosen:
-                    found.append(entry_of(record, named(record, name)))
+                    found.append(replace(entry_of(record, named(record, name)), group=drive_of(name)[0] if name else ""))
         return found
 
     def read(self, entry: Entry) -> Log:
@@ -192,7 +193,9 @@ class WaymoE2EReader:
             before = self._records.get((drive, number + round(second * CAMERA_HZ))) if number >= 0 else None
             if before is not None and not before.fault:
                 earlier[round(second / DT)] = self._images(before, rig)
-        return frame_log(message, record, entry.split, rig, earlier)
+        log = frame_log(message, record, entry.split, rig, earlier)
+        others = {ref.path for frame in earlier.values() for ref in frame.values()} - {record.path}
+        return replace(log, files=(*log.files, *sorted(others)))
 
     @staticmethod
     def _images(record: tfrecord.Record, rig: Rig) -> dict[str, ImageRef]:

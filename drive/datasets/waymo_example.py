@@ -169,7 +169,7 @@ def example_log(message: Message, path: Path, split: str) -> Log:
         ego_size=own_size(size[sdc]),
         agents=agents,
         origin=origin,
-        make_map=partial(waymo_map.build, name, features, origin, {str(lane) for _, lane, _ in seen}) if has_lanes else None,
+        make_map=partial(waymo_map.build, name, features, origin, {str(lane) for step, lane, _ in seen if step <= present}) if has_lanes else None,
         times=times,
         lights=lights,
         presents=(present,),

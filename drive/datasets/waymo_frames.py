@@ -28,22 +28,6 @@ MAX_SIDE = 8192  # pixels
 
 
 @dataclass(frozen=True)
-class FilledImage(ImageRef):
-    """A JPEG of `inner` (width, height) at the top left of a black image of `outer`."""
-
-    inner: tuple[int, int] = (0, 0)
-    outer: tuple[int, int] = (0, 0)
-
-    def read(self) -> NDArray[np.uint8]:
-        """RGB (H, W, 3) of the outer size. Raises DataError, naming the file, where there is no image or one of another size."""
-        image = super().read()
-        if image.shape[:2] != self.inner[::-1]:
-            raise DataError(f"{self.path}: the image at byte {self.offset} is {image.shape[1]} x {image.shape[0]}, its calibration {self.inner[0]} x {self.inner[1]}")
-        below, right = self.outer[1] - self.inner[1], self.outer[0] - self.inner[0]
-        return np.pad(image, [(0, below), (0, right), (0, 0)]) if below or right else image
-
-
-@dataclass(frozen=True)
 class Rig:
     """The calibrated cameras of one car, brought to one size."""
 
@@ -51,10 +35,10 @@ class Rig:
     sizes: tuple[tuple[int, int], ...]  # recorded width and height of each
     distortion: dict[str, list[float]]
 
-    def ref(self, camera: int, path: Path, span: tuple[int, int]) -> FilledImage:
+    def ref(self, camera: int, path: Path, span: tuple[int, int]) -> ImageRef:
         """The image of `camera` at bytes `span` of the file."""
         whole = self.cameras[camera]
-        return FilledImage(path, span[0], span[1] - span[0], self.sizes[camera], (whole.width, whole.height))
+        return ImageRef(path, span[0], span[1] - span[0], self.sizes[camera], (whole.width, whole.height))
 
 
 def transform(message: Message) -> Array:

@@ -54,6 +54,22 @@ def tfrecords(root: str | Path) -> list[Path]:
     return walk(root, lambda name: ".tfrecord" in name)
 
 
+def tfrecords_of(root: str | Path, *wanted: str) -> list[Path]:
+    """The files below `root` whose records are of one of the kinds `wanted` (names of `waymo.Kind`), and those that tell no kind, whose fault
+    reading them tells; a folder may hold several of Waymo's datasets."""
+    from drive.datasets.waymo import kind_of
+
+    found = []
+    for path in tfrecords(root):
+        try:
+            if kind_of(path).name not in wanted:
+                continue
+        except DataError:
+            pass
+        found.append(path)
+    return found
+
+
 def is_example(message: Message) -> bool:
     """Whether a record is a tf.Example, a message with one field, `features`."""
     return message.kinds == {1: BYTES}
@@ -165,7 +181,7 @@ def scenario_log(message: Message, path: Path, split: str) -> Log:
         "objects_of_interest": [str(i) for i in message.integers(OF_INTEREST)],
         **lost,
     }
-    ruled = {str(lane) for _, lane, _ in seen}
+    ruled = {str(lane) for step, lane, _ in seen if step <= present}  # which lanes are drawn as connectors must not come from later lights
     return Log(
         log_id=name,
         source="waymo_motion",
@@ -194,7 +210,7 @@ class WaymoMotionReader:
         from drive.datasets.waymo_example import example_id
 
         found = []
-        for path in tfrecords(root):
+        for path in tfrecords_of(root, "SCENARIO", "EXAMPLE"):
             for record, message in peeked(path):
                 log_id = ""
                 if message is not None:

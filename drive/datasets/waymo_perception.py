@@ -41,7 +41,7 @@ from drive.datasets.waymo_frames import (
     read_rig,
     transform,
 )
-from drive.datasets.waymo_motion import MAP_NOTE, agent_tracks, peeked, split_of, tfrecords
+from drive.datasets.waymo_motion import MAP_NOTE, agent_tracks, peeked, split_of, tfrecords_of
 from drive.datasets.waymo_wire import Message
 
 Array = NDArray[np.float64]
@@ -144,10 +144,10 @@ def segment_log(path: Path, split: str, cameras: Sequence[str] = ()) -> Log:
 
     features = waymo_map.read_features(first.messages(FEATURES))
     has_lanes = bool(waymo_map.lane_ids(features))
+    holes = [step for step in range(length) if step not in at]
     notes = {
         "distortion": rig.distortion,
-        "lost_frames": [step for step in range(length) if step not in at],
-        "faults": faults,
+        "lost_frames": holes,
         **lost,
         **({"map": MAP_NOTE} if has_lanes else {}),
     }
@@ -156,6 +156,8 @@ def segment_log(path: Path, split: str, cameras: Sequence[str] = ()) -> Log:
         source="waymo_perception",
         split=split,
         files=(path,),
+        faults=tuple(faults),
+        breaks=tuple(sorted({at for step in holes for at in (step, step + 1)})),
         dt=DT,
         ego=ego_motion(poses),
         ego_size=EGO_SIZE,
@@ -181,7 +183,7 @@ class WaymoPerceptionReader:
     def find(self, root: Path) -> list[Entry]:
         """One entry per file, named after its first readable frame; the split is that of the folder or file name, test where none is named so."""
         found = []
-        for path in tfrecords(root):
+        for path in tfrecords_of(root, "PERCEPTION"):
             name = ""
             for _, message in peeked(path, 1):
                 try:

@@ -13,6 +13,7 @@ import numpy as np
 from drive.core.errors import DataError
 from drive.core.files import atomic_write_text
 from drive.core.types import Scenario
+from drive.datasets.select import spread
 
 LINES = 400  # driven futures that are drawn
 FRAMES = 4  # camera frames that are shown
@@ -49,7 +50,7 @@ def draw(scenes: Sequence[Scenario], path: Path) -> Path:
     _bars(command, Counter(scene.command.value for scene in scenes), "command")
     agents.hist([int(scene.agents.valid[:, scene.present].sum()) for scene in scenes], bins=20, color="#3b6ea5")
     agents.set(title="agents now")
-    picks = [scenes[round(k * (len(scenes) - 1) / max(FRAMES - 1, 1))] for k in range(min(FRAMES, len(scenes)))]
+    picks = [scenes[k] for k in spread(len(scenes), FRAMES)]
     for k, scene in enumerate(picks):
         axes = figure.add_subplot(grid[1, 3 * k : 3 * k + 3])
         axes.axis("off")
