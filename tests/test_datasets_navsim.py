@@ -164,8 +164,8 @@ def test_the_future_changes_no_byte_of_the_observation(root, frames, tmp_path):
         changed.append(frame)
     write_navsim(tmp_path / "n" / "val" / "log-a.pkl", changed)
     for cameras in ((), ("CAM_F0",)):
-        plain = NavsimDataset(NavsimReader(root / "maps", root / "blobs", cameras), root / "navsim", "val")[3].observation()
-        other = NavsimDataset(NavsimReader(root / "maps", tmp_path / "blobs", cameras), tmp_path / "n", "val")[3].observation()
+        plain = NavsimDataset(NavsimReader(root / "maps", root / "blobs" if cameras else None, cameras), root / "navsim", "val")[3].observation()
+        other = NavsimDataset(NavsimReader(root / "maps", tmp_path / "blobs" if cameras else None, cameras), tmp_path / "n", "val")[3].observation()
         np.testing.assert_array_equal(plain.images, other.images)
         np.testing.assert_array_equal(plain.ego_history, other.ego_history)
         assert (plain.speed, plain.acceleration, plain.yaw_rate, plain.command) == (other.speed, other.acceleration, other.yaw_rate, other.command)

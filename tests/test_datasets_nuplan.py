@@ -317,8 +317,8 @@ def test_the_future_changes_no_byte_of_the_observation(root, tmp_path):
     for k in range(31, STEPS):
         write_image(tmp_path / "blobs" / "log-a" / "CAM_F0" / f"{k:04d}.jpg", 200)
     for cameras in ((), ("CAM_F0",)):
-        plain = LogDataset(NuPlanReader(root / "maps", root / "blobs", cameras), root / "nuplan", "val")[3].observation()
-        other = LogDataset(NuPlanReader(root / "maps", tmp_path / "blobs", cameras), tmp_path / "n", "val")[3].observation()
+        plain = LogDataset(NuPlanReader(root / "maps", root / "blobs" if cameras else None, cameras), root / "nuplan", "val")[3].observation()
+        other = LogDataset(NuPlanReader(root / "maps", tmp_path / "blobs" if cameras else None, cameras), tmp_path / "n", "val")[3].observation()
         np.testing.assert_array_equal(plain.images, other.images)
         np.testing.assert_array_equal(plain.ego_history, other.ego_history)
         assert (plain.speed, plain.acceleration, plain.yaw_rate, plain.command) == (other.speed, other.acceleration, other.yaw_rate, other.command)

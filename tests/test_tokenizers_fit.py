@@ -37,7 +37,7 @@ def roots(tmp_path_factory) -> SimpleNamespace:
     for log in ("scene-0061", "scene-0103"):  # one to train on, one to test
         (place / "logs" / log).mkdir(parents=True)
         write(place / "logs" / log / f"{log}.pkl", record(log))
-    nuscenes_files.write(place / "nuscenes", nuscenes_files.tables(("scene-0061", "scene-0103")))
+    nuscenes_files.write(place / "nuscenes", nuscenes_files.tables(("scene-0655", "scene-0916")))  # other drives than the logs
     mixed = [
         "dataset=[scenarionet,nuscenes]",
         f"dataset.scenarionet.root={place}/logs",
@@ -66,6 +66,13 @@ def test_every_kind_is_fitted_reported_and_has_its_settings(kind, roots, capsys)
     shown = capsys.readouterr().out
     assert "reconstruction ADE" in shown and "infeasible steps" in shown
     assert (out / "codebook.png").exists() == (kind == "kdisk") == ("plot:" in shown)
+
+
+def test_a_drive_that_two_sources_hold_is_refused(roots, tmp_path, capsys):
+    nuscenes_files.write(tmp_path / "nuscenes", nuscenes_files.tables(("scene-0061", "scene-0103")))
+    mixed = [word.replace(f"{roots.place}/nuscenes", f"{tmp_path}/nuscenes") for word in roots.mixed]
+    assert main(["tokenizer", "fit", *SMALL["kdisk"], *mixed, f"out={tmp_path}/out"]) == 2
+    assert "scenarionet and nuscenes hold 1 drives both, such as scene-0061" in capsys.readouterr().err
 
 
 def test_report_finds_out_which_kind_it_reads(roots, capsys):

@@ -39,7 +39,7 @@ def _style(name: str, own: tuple[str, ...], oracle: tuple[str, ...], shown: tupl
     rates = {part: 100.0 for part in parts if part.endswith("%")}
     return Style(
         name, parts, shown, scale="m and %, less is better", factor=1.0, digits=2, less_is_better=True, worst=WORST,
-        note=f"{note}; failed plans count {WORST:g} m and 100 %", worst_parts=rates, oracle=oracle,
+        note=f"{note}; our box is NAVSIM's Pacifica; failed plans count {WORST:g} m and 100 %", worst_parts=rates, oracle=oracle,
     )  # fmt: skip
 
 

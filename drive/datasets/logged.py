@@ -136,7 +136,7 @@ class LogDataset(Sequence[Scenario]):
             _refuse_overlap(entries)
         logs, unread, others = self._open(entries, progress)
         if not logs:
-            there = f"its logs are of {', '.join(sorted(others))}: give split={min(others)}" if others else f"no log of {reader.name} is there"
+            there = f"its logs are of {', '.join(sorted(others))}: give split={min(others)}" if others else f"no log of {reader.name} is there; `drive data inspect {self.root}` tells what is"
             raise DataError(f"{self.root} has no readable log of the split {split!r}: {'; '.join(self.faults[:3]) or there}")
         whole = split == "train" or not short_futures
         self._logs = {log_id: log for log_id, (_, log) in sorted(logs.items())}

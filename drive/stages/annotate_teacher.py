@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from drive.core.seeds import stream
 from drive.core.types import Observation, Scenario
 from drive.datasets.annotations import Annotation, Verdict
 from drive.planners.pdm import PdmExpert
+from drive.stages import annotate_expert, annotate_rules
 from drive.stages.annotate_client import Answer, AskFailed, ChatClient, Stopped, key_from
 from drive.stages.annotate_expert import weigh
 from drive.stages.annotate_rules import (
@@ -146,7 +148,9 @@ class TeacherAnnotator:
         checks = {key: getattr(config.checks, key) for key in ("max_words", "distance_m", "speed_ms")}
         shape = {key: getattr(config, key) for key in ("asks", "temperature", "max_tokens", "frames", "image_format")}
         prompt = "\n".join([SYSTEM, TASK, hint_text(MetaAction("", "", 0.0), "")])
-        return {"source": "teacher", "model": self.name, "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(), **shape, **checks, "seed": self.seed}
+        rules = "".join(inspect.getsource(part) for part in (annotate_rules, annotate_expert))  # they decide what is accepted, and what is complex
+        digests = {"prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(), "rules_sha256": hashlib.sha256(rules.encode()).hexdigest()}
+        return {"source": "teacher", "model": self.name, **digests, **shape, **checks, "seed": self.seed}
 
     def start(self) -> None:
         """Raises DriveError where the server or the model is not there."""
