@@ -1,6 +1,7 @@
 """`drive data inspect | convert | card` as a user runs them."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import av2_files
@@ -86,3 +87,24 @@ def test_the_real_argoverse_logs_hold_what_their_readme_says():
     found = {item.path.name[:4]: item.counts for item in walk(real) if not isinstance(item, DataError) and "sensor" in item.kind}
     assert {name: (c["frames"], c["tracks"]) for name, c in found.items()} == {"3b35": (157, 119), "7fab": (156, 114), "adcf": (156, 146)}
     assert sorted((c["lane segments"], c["drivable areas"]) for c in found.values()) == [(150, 5), (183, 13), (199, 8)]
+
+
+@pytest.mark.skipif(not (Path(__file__).resolve().parents[2] / "shared/data/real").is_dir(), reason="the real data is not at hand")
+def test_every_real_file_of_a_known_source_is_read():
+    pytest.importorskip("numcodecs")
+    items = list(walk(Path(__file__).resolve().parents[2] / "shared/data/real"))
+    assert not [item for item in items if isinstance(item, DataError)]
+    found = [item for item in items if not isinstance(item, DataError)]
+    (fault,) = [fault for item in found for fault in item.faults]
+    assert "v1.0-mini lacks sample_data.json, ego_pose.json, sample_annotation.json: 3 of the 13 tables" in fault
+    kinds = Counter(item.kind for item in found)
+    assert kinds["nuPlan test scene"] == 62 and kinds["ScenarioNet log"] == 7 and kinds["Argoverse 2 sensor log"] == 3 and len(found) == 99
+
+    def counts(kind):
+        return next(item.counts for item in found if item.kind == kind)
+
+    motion, frame, lyft = counts("Waymo Open Motion scenarios"), counts("Waymo perception segment"), counts("L5Kit zarr")
+    assert (motion["steps"], motion["tracks"], motion["map features"], motion["signal states"]) == (91, 83, 301, 91)
+    assert (frame["camera images"], frame["3D boxes"], frame["lidar sweeps"]) == (5, 75, 5)
+    assert (lyft["frames"], lyft["agent boxes"], lyft["traffic-light faces"]) == (248, 20802, 3216)
+    assert counts("plans by sample")["samples"] == 6019 and counts("nuScenes CAN bus")["scenes"] == 7

@@ -286,3 +286,22 @@ def test_end_to_end_frames_keep_their_drive(tmp_path):
     waymo_files.write(tmp_path / "source" / "training.tfrecord", waymo_files.e2e(60))
     with pytest.raises(DataError, match="log drive-1 is in the splits"):
         LogDataset(WaymoE2EReader(), tmp_path / "source", "val")
+
+
+def test_broken_records_within_a_log_are_told_by_the_cache_too(tmp_path):
+    path = waymo_files.write(tmp_path / "source" / "val" / "a.tfrecord", *(waymo_files.frame(k) for k in range(waymo_files.STEPS)))
+    waymo_files.damaged(path, path.stat().st_size - 40)  # the last record
+    reader = WaymoPerceptionReader(("FRONT",))
+    done = convert(reader, tmp_path / "source", tmp_path / "cache", progress=False, settings={"cameras": ("FRONT",)})
+    source, cached = LogDataset(reader, tmp_path / "source", "val"), LogDataset(CacheReader(), tmp_path / "cache", "val")
+    assert len(source.faults) == 1 and cached.faults == source.faults and list(done.partly) == source.faults and done.converted == 1
+    assert list(inspect(tmp_path / "cache").faults) == source.faults
+    assert convert(reader, tmp_path / "source", tmp_path / "cache", progress=False, settings={"cameras": ("FRONT",)}).kept == 1
+
+
+def test_a_subset_of_a_set_with_a_loss_is_not_charged_for_it():
+    from drive.datasets.select import Selected, asked_for
+
+    scenes = [None] * 1000
+    assert [asked_for(n, Selected(scenes, "", 1001)) for n in (1, 50, 1000)] == [1, 50, 1001]  # type: ignore[arg-type]
+    assert asked_for(50, Selected(scenes[:60], "", 100)) == 83  # type: ignore[arg-type]

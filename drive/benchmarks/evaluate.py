@@ -87,11 +87,13 @@ def evaluate(
         raise DataError(
             f"{benchmark.style.name} needs a map, and the {given[0].source} scenes have none: take benchmark=ade_av2_5s, or for nuScenes l2_uniad or l2_stp3"
         )
+    if len(mapped) < len(given):
+        faults = [*faults, f"{len(given) - len(mapped)} of the {len(given)} scenes have no map, and {benchmark.style.name} leaves them out"]
     items = [scenario for scenario in mapped if benchmark.accepts(scenario)]
     if given and not items:
         raise DataError(f"none of the {len(given)} scenes belongs to the set of {benchmark.style.name} ({benchmark.style.note})")
     unread = 0 if expected is None else expected - len(given)  # of them, as large a share belongs to the set as of those read
-    expected = len(items) + (math.ceil(unread * len(items) / len(given)) if given else unread)
+    expected = len(items) + (round(unread * len(items) / len(given)) if given else unread)
     rows: list[SceneRow] = []
     found: list[Scored | None] = []
     planner.reset()

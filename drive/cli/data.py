@@ -89,11 +89,11 @@ def convert(argv: list[str]) -> int:
     if data["name"] == "nuscenes" and split == "val":
         split = "test"  # nuScenes' val is what papers test on
     done = convert_logs(make_reader(data), Path(data["root"]), Path(config["out"]), split, config["workers"], settings=reader_settings(data))
-    for fault in done.faults:
+    for fault in (*done.faults, *done.partly):
         print(f"not read: {fault}")
     print(f"{done.converted} logs converted, {done.kept} there before, {len(done.faults)} not read; {done.bytes / 1e6:.1f} MB in {config['out']}")
     print(f"read them with dataset=cache dataset.root={config['out']}")
-    return 1 if done.faults else 0
+    return 1 if done.faults or done.partly else 0
 
 
 def card(argv: list[str]) -> int:

@@ -26,7 +26,7 @@ def run(argv: list[str]) -> int:
     from drive.cli.config import load_config
     from drive.cli.schema import require_at_least
     from drive.core.errors import ConfigError
-    from drive.datasets.select import select, spread
+    from drive.datasets.select import readable, select, spread
     from drive.stages.annotate import annotate
 
     config: Any = OmegaConf.to_container(load_config("annotate", argv), resolve=True)
@@ -35,7 +35,8 @@ def run(argv: list[str]) -> int:
         raise ConfigError("dataset.annotations is for training on texts: leave it out to write new ones")
     annotator = make_annotator(config)
     data = select(config["dataset"], config["split"])
-    if config["source"] == "rule" and data.scenarios[0].notes.get("map") == "corridor":
+    first = readable(data.scenarios, spread(len(data.scenarios), 3))[0][:1]
+    if config["source"] == "rule" and first and first[0].notes.get("map") == "corridor":
         raise ConfigError(f"source=rule needs a map, and these logs of dataset={config['dataset']['name']} have none: take source=teacher, or other data")
     total = len(data.scenarios)
     indexes = spread(total, config["max_scenes"] or total)

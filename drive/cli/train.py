@@ -139,11 +139,11 @@ class Splits(NamedTuple):
 def load_splits(config: dict[str, Any]) -> Splits:
     """The datasets of `config`; no validation split where the stage or the dataset has none."""
     from drive.core.errors import ConfigError, DataError
-    from drive.datasets.select import select, spread
+    from drive.datasets.select import readable, select, spread
 
     name = config["dataset"]["name"]
     data = select(config["dataset"], config["split"])
-    some = [data.scenarios[k] for k in spread(len(data.scenarios), 20)] if config["stage"]["name"] == "grpo" else []
+    some = readable(data.scenarios, spread(len(data.scenarios), 20))[0] if config["stage"]["name"] == "grpo" else []
     if any(scenario.notes.get("map") == "corridor" for scenario in some):
         raise ConfigError(f"stage=grpo rewards pdms_v1_1, which needs a map, and these logs of dataset={name} have none: take others, such as scenarionet or av2")
     if not config["stage"]["validate_scenes"]:
@@ -152,10 +152,11 @@ def load_splits(config: dict[str, Any]) -> Splits:
         return Splits(data, select(config["dataset"], "val"))
     try:
         val = None if name == "nuscenes" else select(config["dataset"], "val")
-    except DataError:
+    except DataError as error:
+        print(f"no validation: {error}", file=sys.stderr)
         val = None
     shared = sorted(data.logs & val.logs) if val else []
-    if shared:
+    if shared and not config["force"]:
         raise DataError(f"{len(shared)} drives are in train and in val ({', '.join(shared[:3])}): keep each in one, their scenarios are not independent")
     if val is None:
         print(f"{name} has no validation logs here: the stage runs without validation", file=sys.stderr)

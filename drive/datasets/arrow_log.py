@@ -1,6 +1,6 @@
 """A Log as one Arrow IPC file: a row of list columns, so that a reader maps it into memory and copies nothing.
 
-Layout (format 1): `meta` is JSON of all that is text; every other column is the flattened array that it is named after, its shape following
+Layout (format 2): `meta` is JSON of all that is text; every other column is the flattened array that it is named after, its shape following
 from the counts in `meta`. Images stay where they are: path (relative to the images' root), offset and length of each are kept.
 The file is named after the sha256 of its bytes.
 """
@@ -26,7 +26,7 @@ from drive.datasets.logs import ImageRef, Log, LogScenes
 from drive.datasets.route import Route
 
 Array = NDArray[np.float64]
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".arrow"
 LANE_TEXT = ("id", "speed_limit", "is_connector", "turn", "roadblock", "junction", "successors", "predecessors", "left_neighbor", "right_neighbor")
 

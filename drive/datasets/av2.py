@@ -19,7 +19,7 @@ from drive.core.errors import DataError
 from drive.core.quaternion import heading, rotation_matrix
 from drive.core.roadmap import RoadMap
 from drive.core.types import AgentType, Tracks
-from drive.datasets.av2_cameras import calibration, images
+from drive.datasets.av2_cameras import EXTRINSICS, INTRINSICS, calibration, images
 from drive.datasets.av2_map import build_road_map, read_map
 from drive.datasets.logged import Entry, Inspection, split_of_path, walk
 from drive.datasets.logs import Log
@@ -97,7 +97,8 @@ def read_log(folder: Path, split: str, channels: Sequence[str] = ()) -> Log:
         log_id=folder.name,
         source="av2",
         split=split,
-        files=(boxes[0], folder / POSES, archive),
+        files=(boxes[0], folder / POSES, archive, *((folder / INTRINSICS, folder / EXTRINSICS) if channels else ())),
+        absent=tuple(folder / "sensors" / "cameras" / channel for channel in channels),  # folders: one changes when an image comes
         dt=DT,
         ego=ego_motion(poses),
         ego_size=EGO_SIZE,

@@ -52,6 +52,7 @@ class Record:
     digest: str  # empty where the log could not be read
     bytes: int
     fault: str = ""  # why it could not
+    faults: list[str] = field(default_factory=list)  # of records within it
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Conversion:
     converted: int
     kept: int  # that an earlier one had done
     bytes: int  # of all files of the cache
-    faults: tuple[str, ...] = field(default=())
+    faults: tuple[str, ...] = ()  # logs that could not be read
+    partly: tuple[str, ...] = ()  # records that could not, of logs that were converted
 
 
 def _stamp(files: Iterable[Path], root: Path) -> list[list[Any]]:
@@ -118,7 +120,7 @@ def convert(
     What the source no longer holds leaves the cache. Raises DataError where `out` holds logs of another source, root or settings, where another
     conversion writes there, and where no log is of `split`.
     """
-    card = {"format": arrow_log.FORMAT, "source": reader.name, "root": str(root.absolute()), "settings": dict(settings or {})}
+    card = json.loads(json.dumps({"format": arrow_log.FORMAT, "source": reader.name, "root": str(root.absolute()), "settings": dict(settings or {})}))
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         if (out / CARD).is_file() and (there := json.loads((out / CARD).read_text(encoding="utf-8"))) != card:
@@ -131,7 +133,7 @@ def convert(
             raise DataError(f"{root} has no log of {reader.name}{f' of the split {split!r}' if split else ''}")
         atomic_write_text(out / CARD, json.dumps(card))
         todo = {name: entry for name, entry in entries.items() if name not in known or not _fresh(known[name], root, out)}
-        faults = []
+        faults, partly = [], []
         with (out / INDEX).open("a+", encoding="utf-8") as index:
             end_line(index)
             waiting = [_unread(entry, name[0], WAITING) for name, entry in todo.items()]
@@ -139,6 +141,7 @@ def convert(
             done = _converted(reader, list(todo.values()), root, out, workers)
             for record in tqdm(done, total=len(todo), desc=f"converting {reader.name}", disable=not progress, dynamic_ncols=True):
                 faults += [record.fault] if record.fault else []
+                partly += record.faults
                 index.write(json.dumps(asdict(record)) + "\n")
                 index.flush()
                 os.fsync(index.fileno())
@@ -148,7 +151,7 @@ def convert(
         for path in (out / LOGS).glob("*"):  # of logs that changed since or are gone, and what a killed worker left
             if path.name not in named:
                 path.unlink()
-    return Conversion(len(todo) - len(faults), len(entries) - len(todo), sum(record.bytes for record in kept), tuple(faults))
+    return Conversion(len(todo) - len(faults), len(entries) - len(todo), sum(record.bytes for record in kept), tuple(faults), tuple(partly))
 
 
 @contextmanager
@@ -158,8 +161,10 @@ def _alone(out: Path) -> Iterator[None]:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise DataError(f"another conversion writes to {out}: wait for it, or give another out=") from None
+            except OSError:  # a file system without locks: then two conversions are the user's to keep apart
+                pass
         yield
 
 
@@ -192,7 +197,7 @@ def _unread(entry: Entry, path: str, fault: str) -> Record:
 def record_of(log: Log, path: str, key: str, stamp: list[list[Any]], digest: str, size: int) -> Record:
     """The line of a log that was written as `digest`."""
     presents = None if log.presents is None else list(log.presents)
-    return Record(path, key, stamp, log.log_id, log.group, log.split, log.steps, log.dt, presents, list(log.breaks), digest, size)
+    return Record(path, key, stamp, log.log_id, log.group, log.split, log.steps, log.dt, presents, list(log.breaks), digest, size, faults=list(log.faults))
 
 
 def _converted(reader: Reader, entries: list[Entry], root: Path, out: Path, workers: int) -> Iterator[Record]:
@@ -265,20 +270,22 @@ def _entry(record: Record, root: Path) -> Entry:
     if record.fault:
         return Entry(record.log_id, root / INDEX, record.split, record.fault, group=record.group)
     outline = Outline(record.steps, record.dt, None if record.presents is None else tuple(record.presents), tuple(record.breaks))
-    return Entry(record.log_id, root / LOGS / f"{record.digest}{arrow_log.SUFFIX}", record.split, "", outline, record.digest, record.group)
+    return Entry(record.log_id, root / LOGS / f"{record.digest}{arrow_log.SUFFIX}", record.split, "", outline, record.digest, record.group, tuple(record.faults))
 
 
 def inspect(path: Path) -> Inspection:
     """Counts of a cache; every file is compared with its name."""
-    reader, faults, steps, scenes = CacheReader(), [], 0, 0
+    reader, faults, read, steps, scenes = CacheReader(), [], 0, 0, 0
     entries = reader.find(path)
     for entry in entries:
+        faults += entry.faults
         try:
             log = reader.read(entry)
         except DataError as error:
             faults.append(str(error))
             continue
+        read += 1
         steps += log.steps
         scenes += len(Outline.of(log).chosen(0.5, True)[0])
     size = sum(record.bytes for record in _records(path).values())
-    return Inspection("converted logs", path, {"logs": len(entries) - len(faults), "steps": steps, "scenes": scenes, "MB": round(size / 1e6, 1)}, tuple(faults))
+    return Inspection("converted logs", path, {"logs": read, "steps": steps, "scenes": scenes, "MB": round(size / 1e6, 1)}, tuple(faults))

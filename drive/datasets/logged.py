@@ -38,6 +38,7 @@ class Entry:
     outline: Outline | None = None  # where it is known: the log is then read when a scene of it is asked for
     digest: str = ""  # of the content of `path`, where it is known
     group: str = ""  # as Log's, where it is known
+    faults: tuple[str, ...] = ()  # as Log's, where they are known
 
 
 class Reader(Protocol):
@@ -150,7 +151,8 @@ class LogDataset(Sequence[Scenario]):
                 where = log.path if isinstance(log, Entry) else log.log.files[0]
                 self.faults.append(f"{where}: {lost} scenarios of log {log_id} stand beside missing frames and are left out")
         if not self._at:
-            raise DataError(f"{self.root}: none of the {len(logs)} logs of the split {split!r} is long enough for a scenario")
+            told = f": {'; '.join(self.faults[:3])}" if self.faults else ""
+            raise DataError(f"{self.root}: none of the {len(logs)} logs of the split {split!r} is long and whole enough for a scenario{told}")
         self.expected = len(self._at) + broken + unread * math.ceil(len(self._at) / len(logs))
 
     def _open(self, entries: Sequence[Entry], progress: bool) -> tuple[dict[str, tuple[Outline, LogScenes | Entry]], int, set[str]]:
@@ -180,7 +182,7 @@ class LogDataset(Sequence[Scenario]):
                 self.faults.append(f"{entry.path}: log {log_id} is there twice: remove one of them")
             else:
                 logs[log_id] = (outline, opened)
-                self.faults += opened.log.faults if isinstance(opened, LogScenes) else ()
+                self.faults += opened.log.faults if isinstance(opened, LogScenes) else opened.faults
         if stray:
             named = f"{self.root}: {len(stray)} logs belong to no split ({', '.join(stray[:3])}{', …' if len(stray) > 3 else ''})"
             if self._owner is not None:

@@ -69,7 +69,7 @@ class Log:
     source: str  # name of the dataset, as in configs/dataset
     split: str  # train, val or test
     files: tuple[Path, ...]  # that it was read from, images left out; the first is the one that errors name
-    absent: tuple[Path, ...] = field(default=(), kw_only=True)  # that it would have been read from, had they been there
+    absent: tuple[Path, ...] = field(default=(), kw_only=True)  # files and folders that are not read and yet decide what is there
     faults: tuple[str, ...] = field(default=(), kw_only=True)  # records of it that could not be read
     dt: float  # s
     ego: EgoTrack  # S steps

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -233,7 +234,8 @@ class NuScenesReader:
 
     def read(self, entry: Entry) -> Log:
         """One scene. Raises DataError, naming file and record."""
-        return read_log(self.tables, entry.key, entry.split, self.channels, self._questions)
+        log = read_log(self.tables, entry.key, entry.split, self.channels, self._questions)
+        return replace(log, absent=(*log.absent, Path(self._drivelm))) if self._drivelm else log
 
 
 class NuScenesDataset(LogDataset):

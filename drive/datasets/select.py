@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +152,7 @@ def spread(total: int, count: int) -> list[int]:
 
 def asked_for(count: int, data: Selected) -> int:
     """How many scenarios `count` of those that are there stand for, the unread ones in proportion."""
-    return math.ceil(count * data.expected / len(data.scenarios)) if len(data.scenarios) else data.expected
+    return max(round(count * data.expected / len(data.scenarios)), count) if len(data.scenarios) else data.expected
 
 
 def readable(scenarios: Sequence[Scenario], indexes: Iterable[int]) -> tuple[list[Scenario], list[str]]:
