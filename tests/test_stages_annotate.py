@@ -329,12 +329,12 @@ annotate(Selected(scenes, "f" * 64, 30), {"name": "toy", "stride": 5}, "train", 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_loses_the_requests_in_flight_and_nothing_else(tmp_path, kill):
-    reached = threading.Event()
+    reached, killed = threading.Event(), threading.Event()
 
     def slow(body, number):
         if number >= 12:
-            reached.set()
-        return Reply(body=completion(four_steps(hinted(body))), delay=0.1)
+            reached.set()  # from here on the run cannot end before it is killed, however busy the machine is
+        return Reply(body=completion(four_steps(hinted(body))), delay=3.0 if reached.is_set() and not killed.is_set() else 0.1)
 
     with TeacherServer(slow) as server:
         command = [sys.executable, "-c", CHILD, server.url, MODEL, str(tmp_path / "a")]
@@ -342,6 +342,7 @@ def test_a_killed_run_loses_the_requests_in_flight_and_nothing_else(tmp_path, ki
         assert reached.wait(120)
         child.send_signal(kill)
         stderr = child.communicate(timeout=60)[1]
+        killed.set()
         assert child.returncode != 0, stderr
         time.sleep(1.0)
         asked = len(server.requests)
