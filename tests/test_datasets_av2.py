@@ -295,3 +295,17 @@ def test_the_real_cameras_look_where_their_names_say():
     cameras = dict(zip(names, calibration(folder, names, read_columns)))
     sides = {name: np.round(camera.ego_from_camera[:2, 2], 1).tolist() for name, camera in cameras.items()}
     assert sides == {"ring_front_left": [0.7, 0.7], "ring_front_right": [0.7, -0.7], "ring_side_left": [-0.2, 1.0], "ring_rear_right": [-0.9, -0.5]}
+
+
+@pytest.mark.parametrize("at", range(5, 100, 5))
+def test_a_flipped_byte_anywhere_is_never_more_than_one_line(root, tmp_path, at):
+    shutil.copytree(root / "val" / "log-a", tmp_path / "val" / "log-b")
+    path = tmp_path / "val" / "log-b" / BOXES
+    content = bytearray(path.read_bytes())
+    place = len(content) * at // 100
+    content[place : place + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    try:
+        read_log(path.parent, "val")
+    except DataError as error:  # not every byte can be told: what can be told is one line that names the file
+        assert "\n" not in str(error) and BOXES in str(error) and len(str(error)) < 500

@@ -6,7 +6,7 @@ some logs hold, is left out. Cameras are recorded ones (`av2_cameras`) or render
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -43,20 +43,29 @@ KINDS = {
 }
 
 
+def arrays_of(path: Path, wanted: Sequence[str], read: Callable[[], Any], fault: type[Exception]) -> tuple[Any, dict[str, Any]]:
+    """The Arrow table that `read` gives of a file, and its columns as arrays, where some damage shows first: pyarrow raises a `fault` then.
+
+    Raises DataError, naming the file, where it cannot be read or lacks one of `wanted`.
+    """
+    try:
+        table = read()
+        missing = [name for name in wanted if name not in table.column_names]
+        found = {} if missing else {name: table[name].to_numpy() for name in wanted}
+    except (fault, OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0][:200].rstrip()}") from error
+    if missing:
+        raise DataError(f"{path} lacks the columns {', '.join(missing)}")
+    return table, found
+
+
 def read_columns(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
     """The columns of a feather file as arrays. Raises DataError, naming the file, where it cannot be read or lacks one, or one has NaN."""
     try:
         from pyarrow import ArrowException, feather  # type: ignore[import-not-found]
     except ImportError:
         raise DataError("Argoverse 2 logs are Arrow files: pip install 'drive-vla[av2]'") from None
-    try:
-        table = feather.read_table(path, columns=list(wanted))
-        missing = [name for name in wanted if name not in table.column_names]
-        found = {} if missing else {name: table[name].to_numpy() for name in wanted}
-    except (ArrowException, OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0][:200].rstrip()}") from error
-    if missing:
-        raise DataError(f"{path} lacks the columns {', '.join(missing)}")
+    table, found = arrays_of(path, wanted, lambda: feather.read_table(path, columns=list(wanted)), ArrowException)
     for name, values in found.items():
         if (name in TEXTS) != (values.dtype.kind == "O") or (name == "timestamp_ns" and values.dtype.kind != "i"):
             raise DataError(f"{path}: column {name} is of type {table.schema.field(name).type}")

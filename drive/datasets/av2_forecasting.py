@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from drive.core.errors import DataError
 from drive.core.roadmap import RoadMap
 from drive.core.types import AgentType, Tracks
-from drive.datasets.av2 import EGO_SIZE
+from drive.datasets.av2 import EGO_SIZE, arrays_of
 from drive.datasets.av2_map import build_road_map, read_map
 from drive.datasets.logged import Entry, Inspection, split_of_path, walk
 from drive.datasets.logs import Log
@@ -60,14 +60,7 @@ def _columns(path: Path) -> dict[str, Any]:
     except ImportError:
         raise DataError("Argoverse 2 scenarios are Parquet files: pip install 'drive-vla[av2]'") from None
     wanted = (*TEXTS, *NUMBERS)
-    try:
-        table = parquet.ParquetFile(path).read(columns=list(wanted))
-    except (ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    missing = [name for name in wanted if name not in table.column_names]
-    if missing:
-        raise DataError(f"{path} lacks the columns {', '.join(missing)}")
-    found = {name: table[name].to_numpy() for name in wanted}
+    table, found = arrays_of(path, wanted, lambda: parquet.ParquetFile(path).read(columns=list(wanted)), ArrowException)
     for name, values in found.items():
         if (name in TEXTS) != (values.dtype.kind == "O"):
             raise DataError(f"{path}: column {name} is of type {table.schema.field(name).type}")
