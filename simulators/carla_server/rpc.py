@@ -1,0 +1,133 @@
+"""The RPC port: msgpack requests, answered one after the other on each connection. Whatever arrives, the server lives on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from drive.simulators.carla_server.layouts import ServerError
+
+LOG = logging.getLogger("drive.carla_server")
+MESSAGE = 128 << 20  # bytes of the longest message: OpenDRIVE files are uploaded whole
+ITEMS = 1 << 20  # of the longest array: garbage may announce billions, and memory is taken before they come
+SHAPE_ERRORS = (TypeError, IndexError, ValueError, KeyError, OverflowError, AttributeError)  # of arguments that are not what they should be
+Handler = Callable[..., Any]
+
+
+class Bare:
+    """A result that is not a Response."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class RpcConnection(asyncio.Protocol):
+    """One client. A tick may have to wait for others (`ready`); what this client sent after it waits as well."""
+
+    def __init__(self, methods: dict[str, Handler], ready: Callable[[], bool], unknown: set[str], open_: set[RpcConnection]) -> None:
+        self._methods, self._ready, self._unknown, self._open = methods, ready, unknown, open_
+        self._unpacker = msgpack.Unpacker(
+            raw=False,
+            strict_map_key=False,
+            unicode_errors="replace",
+            max_buffer_size=MESSAGE,
+            max_array_len=ITEMS,
+            max_map_len=ITEMS,
+        )
+        self._packer = msgpack.Packer(use_bin_type=True)
+        self._held: list | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._open.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has gone, with whatever it waited for."""
+        self._open.discard(self)
+        self._transport, self._held = None, None
+
+    def data_received(self, data: bytes) -> None:
+        """Part of a message, or several."""
+        try:
+            self._unpacker.feed(data)
+            self._work()
+        except (msgpack.exceptions.UnpackException, ValueError, RecursionError) as error:
+            self._refuse(f"not msgpack: {error or type(error).__name__}")
+
+    def close(self) -> None:
+        """Send the client away."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _refuse(self, why: str) -> None:
+        LOG.warning("a client was sent away (%s)", why)
+        self.close()
+
+    def _work(self) -> None:
+        while self._held is None and self._transport is not None:
+            try:
+                message = self._unpacker.unpack()
+            except msgpack.OutOfData:
+                return
+            if not _is_request(message):
+                self._refuse("not a request")
+                return
+            if message[2] == "tick_cue" and not self._ready():
+                self._held = message
+                asyncio.get_running_loop().call_later(0.001, self._retry)
+                return
+            self._answer(message)
+
+    def _retry(self) -> None:
+        if self._held is None or self._transport is None:
+            return
+        if not self._ready():
+            asyncio.get_running_loop().call_later(0.001, self._retry)
+            return
+        message, self._held = self._held, None
+        self._answer(message)
+        self.data_received(b"")
+
+    def _answer(self, message: list) -> None:
+        _, number, name, params = message
+        error, result = self._call(name, params[1:])
+        if self._transport is not None:
+            self._transport.write(self._packer.pack([1, number, error, result]))
+
+    def _call(self, name: str, arguments: list) -> tuple[Any, Any]:
+        """(error, result) as they go on the wire."""
+        handler = self._methods.get(name)
+        if handler is None:
+            if name not in self._unknown and len(self._unknown) < 1000:
+                self._unknown.add(name)
+                LOG.warning("clients ask for %r, which this server does not have", name[:80])
+            return f"unknown method {name[:80]}", None
+        try:
+            value = handler(*arguments)
+        except ServerError as error:
+            return None, [[0, [str(error)]]]
+        except SHAPE_ERRORS as error:
+            LOG.warning("%s was called with arguments of a wrong shape (%s: %s)", name, type(error).__name__, error)
+            return f"{name}: arguments of a wrong shape", None
+        if isinstance(value, Bare):
+            return None, value.value
+        return None, [[False]] if value is None else [[1, value]]
+
+
+def _is_request(message: Any) -> bool:
+    return (
+        isinstance(message, list)
+        and len(message) == 4
+        and message[0] == 0
+        and isinstance(message[1], int)
+        and isinstance(message[2], str)
+        and isinstance(message[3], list)
+        and len(message[3]) >= 1
+    )

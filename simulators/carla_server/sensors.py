@@ -1,0 +1,16 @@
+"""Which class measures for which blueprint. Lane invasion is found by the client itself."""
+
+from __future__ import annotations
+
+from drive.simulators.carla_server.cameras import Labelled, Rgb
+from drive.simulators.carla_server.inertial import Gnss, Imu
+from drive.simulators.carla_server.sensor import Sensor
+
+SENSORS: dict[str, type[Sensor]] = {
+    "sensor.camera.rgb": Rgb,
+    "sensor.camera.depth": Labelled,
+    "sensor.camera.semantic_segmentation": Labelled,
+    "sensor.camera.instance_segmentation": Labelled,
+    "sensor.other.gnss": Gnss,
+    "sensor.other.imu": Imu,
+}

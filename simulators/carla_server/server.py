@@ -1,0 +1,138 @@
+"""The server: two ports, one clock, one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from drive.core.errors import DriveError
+from drive.simulators.carla_server.episode import SETTINGS, Counters, Episode
+from drive.simulators.carla_server.layouts import ServerError
+from drive.simulators.carla_server.methods import table
+from drive.simulators.carla_server.rpc import RpcConnection
+from drive.simulators.carla_server.streams import StreamConnection, Streams
+from drive.simulators.carla_server.town import Atlas
+
+LOG = logging.getLogger("drive.carla_server")
+LONGEST, SHORTEST, PACE = 0.5, 1e-3, 0.05  # s of a tick at most and at least; s between ticks of a server that runs by itself
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How a server is started."""
+
+    map: str = "test_c"
+    port: int = 2000  # the streams are one above; 0 takes two that are free
+    host: str = "127.0.0.1"  # another address lets anybody in: the protocol has no passwords
+    maps: Path | None = None  # a folder of .xodr or .xodr.gz files, beside the shipped towns
+    synchronous: bool = True  # the clock waits for clients from the start; a client may change it
+    seed: int = 0
+
+
+class CarlaServer:
+    """Serves one episode at a time to any number of clients."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Raises DriveError where the map is unknown or cannot be read."""
+        self.config = config
+        self.atlas = Atlas(config.maps)
+        self.streams, self._counters = Streams(), Counters()
+        try:
+            self.episode = self._episode(config.map)
+        except ServerError as error:
+            raise DriveError(str(error)) from error
+        self.episode.settings[0] = config.synchronous
+        self.episode.settings[2] = [True, PACE] if config.synchronous else [False]
+        self.port = self.stream_port = 0
+        self._unknown: set[str] = set()
+        self._clients: set[RpcConnection] = set()
+        self._servers: list[asyncio.Server] = []
+        self._last = time.monotonic()
+        self.methods = table(self)
+
+    def _episode(self, name: str) -> Episode:
+        return Episode(self.atlas.town(name), self.streams, self._counters, self.config.seed)
+
+    def load(self, name: str, reset_settings: bool) -> None:
+        """Begin a new episode. Raises ServerError where there is no such map."""
+        settings = self.episode.settings
+        episode = self._episode(name)
+        episode.settings = list(SETTINGS) if reset_settings else settings
+        self.episode = episode
+
+    def set_settings(self, value: list) -> int:
+        """New settings of the episode; the present frame. Raises ServerError where they make no sense."""
+        settings = [*value, *SETTINGS[len(value) :]]
+        delta = settings[2]
+        if not isinstance(settings[0], bool) or not isinstance(delta, list) or (delta[0] and not 0.0 <= float(delta[1]) <= LONGEST):
+            raise ServerError(f"fixed_delta_seconds is between 0 and {LONGEST} s, and synchronous_mode true or false")
+        if delta[0] and float(delta[1]) == 0.0:
+            settings[2] = [False]
+        self.episode.settings = settings
+        return self.episode.frame
+
+    def tick(self) -> int:
+        """One frame; its number."""
+        now = time.monotonic()
+        took, self._last = now - self._last, now
+        return self.episode.tick(self.episode.fixed_delta or min(max(took, SHORTEST), LONGEST))
+
+    async def start(self) -> None:
+        """Open both ports. Raises DriveError where one of them is in use."""
+        loop, methods = asyncio.get_running_loop(), self.methods
+        config = self.config
+        try:
+            rpc = await loop.create_server(
+                lambda: RpcConnection(methods, self.streams.ready, self._unknown, self._clients), config.host, config.port
+            )
+            self._servers.append(rpc)
+            self.port = rpc.sockets[0].getsockname()[1]
+            stream = await loop.create_server(
+                lambda: StreamConnection(self.streams), config.host, config.port + 1 if config.port else 0
+            )
+        except OSError as error:
+            self.close()
+            raise DriveError(
+                f"cannot listen on {config.host}:{config.port} and the port above it ({error.strerror}): "
+                "choose another port, or stop what uses it"
+            ) from error
+        self._servers.append(stream)
+        self.stream_port = stream.sockets[0].getsockname()[1]
+        if not ipaddress.ip_address(self._servers[0].sockets[0].getsockname()[0]).is_loopback:
+            LOG.warning("listening on %s: everybody who reaches this address may drive, as the protocol has no passwords", config.host)
+
+    async def run(self) -> None:
+        """Serve until cancelled; a world that is not synchronous ticks by itself."""
+        try:
+            while True:
+                await asyncio.sleep(self.episode.fixed_delta or PACE)
+                if not self.episode.synchronous and self.streams.ready():
+                    self.tick()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close both ports and send everybody away."""
+        for server in self._servers:
+            server.close()
+        for client in tuple(self._clients):
+            client.close()
+        self.streams.close()
+        self._servers = []
+
+
+def serve(config: ServerConfig, started=None) -> None:
+    """Serve until interrupted; `started(server)` is called when both ports are open."""
+
+    async def main() -> None:
+        server = CarlaServer(config)
+        await server.start()
+        if started is not None:
+            started(server)
+        await server.run()
+
+    asyncio.run(main())
