@@ -27,7 +27,7 @@ _WAYS_OUT = {
 }
 
 
-COMPILES = ("data", "demo", "eval", "resume", "train")  # verbs that run compiled kernels
+COMPILES = ("data", "demo", "eval", "resume", "serve", "train")  # verbs that run compiled kernels
 
 
 class Verb(NamedTuple):

@@ -25,6 +25,7 @@ from drive.simulators.carla_server.layouts import (
     numbers,
 )
 from drive.simulators.carla_server.poses import attached, flat_right
+from drive.simulators.carla_server.recorder import Recorder
 from drive.simulators.carla_server.sensor import Sensor
 from drive.simulators.carla_server.sensors import SENSORS
 from drive.simulators.carla_server.streams import WORLD_STREAM, Streams
@@ -53,9 +54,10 @@ class Counters:
 class Episode:
     """The world between two loads of a map."""
 
-    def __init__(self, town: Town, streams: Streams, counters: Counters, seed: int) -> None:
+    def __init__(self, town: Town, streams: Streams, counters: Counters, seed: int, gnss: str, recorder: Recorder) -> None:
         self.id = next(counters.episode)
-        self.town, self.streams, self.counters, self.seed = town, streams, counters, seed
+        self.town, self.streams, self.counters, self.seed, self.gnss = town, streams, counters, seed, gnss
+        self.recorder = recorder
         self.settings: list = list(SETTINGS)
         self.weather: list[float] = list(CLEAR_NOON)
         self.elapsed, self.delta = 0.0, 0.0
@@ -64,6 +66,7 @@ class Episode:
         self.walkers = np.zeros(0, WALKER)
         self.things = np.zeros(0, ACTOR)  # props, sensors, the spectator
         self.sensors: dict[int, Sensor] = {}
+        self.lamps: dict[int, int] = {}  # carla.VehicleLightState of vehicles that switched some on
         self._place: dict[int, int] = {}  # row of an actor in `walkers` or `things`
         self._map_changed = True
         self.spectator = self.spawn(LIBRARY[UIDS["spectator"] - 1].id, [], np.zeros(6)).id
@@ -121,6 +124,7 @@ class Episode:
             actor.stream = next(self.counters.stream)
             self.sensors[actor.id] = sensor
         self.actors[actor.id] = actor
+        self.recorder.write("spawn", self.frame, actor.id, type_id)
         if actor.kind == Kind.VEHICLE:
             self.vehicles.add(actor, world, blueprint.car)
         elif actor.kind == Kind.WALKER:
@@ -157,7 +161,9 @@ class Episode:
             if child in self.actors:
                 self.destroy(child)
         del self.actors[actor_id]
+        self.recorder.write("destroy", self.frame, actor_id)
         self.sensors.pop(actor_id, None)
+        self.lamps.pop(actor_id, None)
         if actor.kind == Kind.VEHICLE:
             self.vehicles.remove(actor_id)
             return True
@@ -273,7 +279,10 @@ class Episode:
         head = SENSOR_HEADER.pack(Stream.WORLD, self.frame, self.elapsed, *(0.0,) * 6)
         flags, self._map_changed = int(self._map_changed), False
         body = SNAPSHOT_HEADER.pack(self.id, time.monotonic(), self.delta, 0, 0, 0, flags)
-        self.streams.send(WORLD_STREAM, head, body, *(t.tobytes() for t in (self.vehicles.records, self.walkers, self.things)))
+        records = b"".join(t.tobytes() for t in (self.vehicles.records, self.walkers, self.things))
+        self.streams.send(WORLD_STREAM, head, body, records)
+        if self.recorder.running:
+            self.recorder.write("frame", self.frame, self.elapsed, records)
 
     def _send_sensors(self) -> None:
         for actor_id, sensor in tuple(self.sensors.items()):

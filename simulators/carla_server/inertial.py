@@ -44,14 +44,15 @@ class Imu(Sensor):
 
 
 class Gnss(Sensor):
-    """Latitude, longitude and height, as carla.Map.transform_to_geolocation of 0.9.16 gives them."""
+    """Latitude, longitude and height, as carla.Map.transform_to_geolocation of 0.9.16 gives them, or by the projection of 0.9.15."""
 
     stream = Stream.GNSS
 
     def measure(self) -> Iterable[bytes]:
         """One message a frame."""
         x, y, z = self.episode.pose(self.actor.id)[:3]
-        latitude, longitude = geolocation(x, y, *self.episode.town.origin)
+        project = geolocation if self.episode.gnss == "0.9.16" else mercator
+        latitude, longitude = project(x, y, *self.episode.town.origin)
         yield packed([latitude, longitude, float(z)])
 
 
@@ -65,3 +66,11 @@ def geolocation(x: float, y: float, latitude: float, longitude: float) -> tuple[
         math.degrees(math.asin(math.sin(e) / math.cosh(d))),
         longitude + math.degrees(math.atan2(math.sinh(d), math.cos(e))),
     )
+
+
+def mercator(x: float, y: float, latitude: float, longitude: float) -> tuple[float, float]:
+    """Degrees by CARLA 0.9.15's Mercator projection, in which y is negated."""
+    scale = math.cos(math.radians(latitude))
+    east = scale * math.radians(longitude) * RADIUS + x
+    north = scale * RADIUS * math.log(math.tan(math.radians(90.0 + latitude) / 2.0)) - y
+    return 2.0 * math.degrees(math.atan(math.exp(north / (RADIUS * scale)))) - 90.0, math.degrees(east / (RADIUS * scale))

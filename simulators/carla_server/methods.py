@@ -9,6 +9,7 @@ import numpy as np
 
 from drive.simulators.carla_server.batch import run_batch
 from drive.simulators.carla_server.episode import LIBRARY, Episode
+from drive.simulators.carla_server.extras import extra_methods
 from drive.simulators.carla_server.layouts import VERSION, Kind, ServerError, numbers, pose_of, token_of
 from drive.simulators.carla_server.rpc import Bare
 from drive.simulators.carla_server.streams import WORLD_STREAM, Streams
@@ -23,7 +24,6 @@ EMPTY: tuple[tuple[str, Any], ...] = (
     ("set_actor_autopilot", None),  # the client's Traffic Manager drives, through controls
     ("set_actor_enable_gravity", None),
     ("set_actor_collisions", None),
-    ("get_environment_objects", []),
 )
 
 
@@ -203,5 +203,6 @@ def table(server: Any) -> dict[str, Callable[..., Any]]:
     """Method name to handler."""
     methods = Methods(server)
     found: dict[str, Callable[..., Any]] = {name: (lambda *_, value=value: value) for name, value in EMPTY}
+    found.update(extra_methods(server))
     found.update({name: getattr(methods, name) for name in vars(Methods) if not name.startswith("_")})
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from drive.core.errors import DriveError
 from drive.simulators.carla_server.episode import SETTINGS, Counters, Episode
 from drive.simulators.carla_server.layouts import ServerError
 from drive.simulators.carla_server.methods import table
+from drive.simulators.carla_server.recorder import Recorder
 from drive.simulators.carla_server.rpc import RpcConnection
 from drive.simulators.carla_server.streams import StreamConnection, Streams
 from drive.simulators.carla_server.town import Atlas
@@ -29,8 +31,10 @@ class ServerConfig:
     port: int = 2000  # the streams are one above; 0 takes two that are free
     host: str = "127.0.0.1"  # another address lets anybody in: the protocol has no passwords
     maps: Path | None = None  # a folder of .xodr or .xodr.gz files, beside the shipped towns
-    synchronous: bool = True  # the clock waits for clients from the start; a client may change it
+    synchronous: bool = False  # whether the clock waits for clients from the start; a client may change it
     seed: int = 0
+    recordings: Path = Path("carla_recordings")
+    gnss: str = "0.9.16"  # whose projection: "0.9.15" negates y, as the leaderboard's routes still do
 
 
 class CarlaServer:
@@ -39,7 +43,7 @@ class CarlaServer:
     def __init__(self, config: ServerConfig) -> None:
         """Raises DriveError where the map is unknown or cannot be read."""
         self.config = config
-        self.atlas = Atlas(config.maps)
+        self.atlas, self.recorder = Atlas(config.maps), Recorder(config.recordings)
         self.streams, self._counters = Streams(), Counters()
         try:
             self.episode = self._episode(config.map)
@@ -55,7 +59,7 @@ class CarlaServer:
         self.methods = table(self)
 
     def _episode(self, name: str) -> Episode:
-        return Episode(self.atlas.town(name), self.streams, self._counters, self.config.seed)
+        return Episode(self.atlas.town(name), self.streams, self._counters, self.config.seed, self.config.gnss, self.recorder)
 
     def load(self, name: str, reset_settings: bool) -> None:
         """Begin a new episode. Raises ServerError where there is no such map."""
@@ -97,7 +101,7 @@ class CarlaServer:
         except OSError as error:
             self.close()
             raise DriveError(
-                f"cannot listen on {config.host}:{config.port} and the port above it ({error.strerror}): "
+                f"cannot listen on {config.host}:{config.port} and the port above it ({os.strerror(error.errno or 0)}): "
                 "choose another port, or stop what uses it"
             ) from error
         self._servers.append(stream)
@@ -119,6 +123,7 @@ class CarlaServer:
         """Close both ports and send everybody away."""
         for server in self._servers:
             server.close()
+        self.recorder.stop()
         for client in tuple(self._clients):
             client.close()
         self.streams.close()
