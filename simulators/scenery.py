@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ Array = NDArray[np.float64]
 HOUSE_SETBACK, TREE_SETBACK = 12.0, 4.2  # m from the drivable surface to the middle
 HOUSE_CLEAR, TREE_CLEAR = 4.0, 2.6  # m that must stay free between the surface and a house's wall, a tree's stem
 FLOOR = 3.1  # m
+STEM_HALF = 0.16  # m
 WALLS = [(196, 176, 150), (172, 140, 122), (206, 202, 192), (160, 164, 172), (188, 158, 116), (150, 122, 110)]
 WINDOW, ROOF, STEM = (74, 86, 104), (128, 112, 104), (92, 72, 54)
 CROWNS = [(62, 104, 52), (76, 116, 56), (54, 92, 58)]
@@ -61,7 +64,7 @@ def _house(length: float, depth: float, floors: int, wall: tuple) -> list:
 def _tree(height: float, reach: float, crown: tuple) -> list:
     """A stem and a crown of two tapered blocks."""
     low, mid, r = 0.3 * height, 0.58 * height, reach
-    stem = block((-0.16, 0.16), (-0.16, 0.16), (0.0, low), STEM)[1:]
+    stem = block((-STEM_HALF, STEM_HALF), (-STEM_HALF, STEM_HALF), (0.0, low), STEM)[1:]
     lower = block((-0.6 * r, 0.6 * r), (-0.6 * r, 0.6 * r), (low, mid), crown, (-r, r, -r, r))[1:]
     return [*stem, *lower, *block((-r, r), (-r, r), (mid, height), crown, (-0.35 * r, 0.35 * r, -0.35 * r, 0.35 * r))]
 
@@ -74,9 +77,18 @@ def _paint(objects: list[tuple[list, Array]], semantic: Semantic) -> Paint:
     return Paint(joined, sunlit(joined, np.concatenate(rgb)), semantic)
 
 
-def _houses(surface: BaseGeometry, rng: np.random.Generator) -> list[tuple[list, Array, shapely.Polygon]]:
-    """(faces, place, footprint) of houses that keep clear of the surface and of one another."""
-    found: list[tuple[list, Array, shapely.Polygon]] = []
+class House(NamedTuple):
+    """One house."""
+
+    faces: list
+    place: Array  # (3,) x, y, heading of its middle
+    footprint: shapely.Polygon
+    size: tuple[float, float]  # m along and across
+
+
+def _houses(surface: BaseGeometry, rng: np.random.Generator) -> list[House]:
+    """Houses that keep clear of the surface and of one another."""
+    found: list[House] = []
     taken = np.zeros((0, 3))
     for place in _walk(surface, HOUSE_SETBACK, 15.0, 30.0, rng):
         length, depth, floors = rng.uniform(9.0, 17.0), rng.uniform(8.0, 12.0), int(rng.integers(1, 5))
@@ -89,27 +101,42 @@ def _houses(surface: BaseGeometry, rng: np.random.Generator) -> list[tuple[list,
         ):
             continue
         taken = np.vstack([taken, [*place[:2], radius]])
-        found.append((_house(length, depth, floors, wall), place, footprint))
+        found.append(House(_house(length, depth, floors, wall), place, footprint, (length, depth)))
     return found
 
 
-def scenery_solids(road_map: RoadMap, surface: BaseGeometry, wanted: bool = True) -> QuadSet:
-    """Houses and trees beside the drivable `surface` (world m), none of them on it; an empty set where not wanted."""
-    if not wanted or surface.is_empty:
-        return quad_set([])
+def _placed(road_map: RoadMap, surface: BaseGeometry) -> tuple[list[House], list[tuple[list, Array]]]:
+    """Houses and (faces, place) of trees beside the drivable `surface`, none of them on it."""
+    if surface.is_empty:
+        return [], []
     rng = numpy_rng(0, "scenery", road_map.name, len(road_map.lanes))
     shapely.prepare(surface)
     houses = _houses(surface, rng)
-    walls = shapely.union_all([footprint for _, _, footprint in houses])
+    walls = shapely.union_all([house.footprint for house in houses])
     trees = []
     for place in _walk(surface, TREE_SETBACK, 8.0, 22.0, rng):
         height, reach, crown = rng.uniform(4.0, 7.5), rng.uniform(1.1, 1.7), CROWNS[int(rng.integers(len(CROWNS)))]
         stem = shapely.Point(place[:2])
         if not shapely.dwithin(surface, stem, TREE_CLEAR) and not shapely.dwithin(walls, stem, 2.5):
             trees.append((_tree(height, reach, crown), place))
+    return houses, trees
+
+
+def scenery_solids(road_map: RoadMap, surface: BaseGeometry, wanted: bool = True) -> QuadSet:
+    """Houses and trees beside the drivable `surface` (world m), none of them on it; an empty set where not wanted."""
+    houses, trees = _placed(road_map, surface) if wanted else ([], [])
     return quad_set(
         [
-            _paint([(faces, place) for faces, place, _ in houses], Semantic.BUILDING),
+            _paint([(house.faces, house.place) for house in houses], Semantic.BUILDING),
             _paint(trees, Semantic.VEGETATION),
         ]
     )
+
+
+def scenery_boxes(road_map: RoadMap, surface: BaseGeometry) -> tuple[Array, NDArray[np.int64]]:
+    """What a car can hit: boxes (N, 5) x, y, heading, half length, half width, world m, and their Semantic labels (N,)."""
+    houses, trees = _placed(road_map, surface)
+    walls = [(*house.place, house.size[0] / 2.0, house.size[1] / 2.0) for house in houses]
+    stems = [(*place, STEM_HALF, STEM_HALF) for _, place in trees]
+    labels = [int(Semantic.BUILDING)] * len(walls) + [int(Semantic.VEGETATION)] * len(stems)
+    return np.array([*walls, *stems]).reshape(-1, 5), np.array(labels, np.int64)

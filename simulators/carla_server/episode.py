@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from drive.core.types import AgentType
 from drive.simulators.carla_server.blueprints import Blueprint
 from drive.simulators.carla_server.catalogue import blueprints
+from drive.simulators.carla_server.collisions import Collisions
 from drive.simulators.carla_server.layouts import (
     ACTOR,
     SENSOR_HEADER,
@@ -67,7 +68,9 @@ class Episode:
         self.things = np.zeros(0, ACTOR)  # props, sensors, the spectator
         self.sensors: dict[int, Sensor] = {}
         self.lamps: dict[int, int] = {}  # carla.VehicleLightState of vehicles that switched some on
+        self._props: list[int] = []
         self._place: dict[int, int] = {}  # row of an actor in `walkers` or `things`
+        self.collisions = Collisions(self)
         self._map_changed = True
         self.spectator = self.spawn(LIBRARY[UIDS["spectator"] - 1].id, [], np.zeros(6)).id
 
@@ -85,6 +88,10 @@ class Episode:
     def fixed_delta(self) -> float | None:
         """s of a tick, None where it is as long as it took."""
         return float(self.settings[2][1]) if self.settings[2][0] else None
+
+    def props(self) -> list[Actor]:
+        """Static things that clients have put up."""
+        return [self.actors[k] for k in self._props]
 
     def actor(self, actor_id: int) -> Actor:
         """Raises ServerError where it does not exist."""
@@ -125,6 +132,8 @@ class Episode:
             self.sensors[actor.id] = sensor
         self.actors[actor.id] = actor
         self.recorder.write("spawn", self.frame, actor.id, type_id)
+        if actor.kind == Kind.PROP:
+            self._props.append(actor.id)
         if actor.kind == Kind.VEHICLE:
             self.vehicles.add(actor, world, blueprint.car)
         elif actor.kind == Kind.WALKER:
@@ -164,6 +173,8 @@ class Episode:
         self.recorder.write("destroy", self.frame, actor_id)
         self.sensors.pop(actor_id, None)
         self.lamps.pop(actor_id, None)
+        if actor.kind == Kind.PROP:
+            self._props.remove(actor_id)
         if actor.kind == Kind.VEHICLE:
             self.vehicles.remove(actor_id)
             return True
@@ -218,6 +229,7 @@ class Episode:
         self.counters.frame += 1
         self.vehicles.step(delta)
         self._step_walkers(delta)
+        self.collisions.step()
         self._carry()
         self._send_snapshot()
         self._send_sensors()

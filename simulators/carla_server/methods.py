@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from drive.simulators.carla_server import physics_control
 from drive.simulators.carla_server.batch import run_batch
 from drive.simulators.carla_server.episode import LIBRARY, Episode
 from drive.simulators.carla_server.extras import extra_methods
@@ -161,6 +162,18 @@ class Methods:
         """A vehicle without physics stays where it is put."""
         if self._episode.actor(actor_id).kind == Kind.VEHICLE:
             self._episode.vehicles.free[self._episode.vehicles.of(actor_id)] = bool(on)
+
+    def get_physics_control(self, actor_id: int) -> list:
+        """VehiclePhysicsControl."""
+        vehicles = self._episode.vehicles
+        row = vehicles.of(actor_id)
+        return physics_control.message(vehicles.cars[actor_id], self._episode.pose(actor_id), 2.0 * vehicles.half[row, 1])
+
+    def apply_physics_control(self, actor_id: int, value: list) -> None:
+        """Other physics, as far as our cars have them."""
+        vehicles = self._episode.vehicles
+        vehicles.of(actor_id)
+        vehicles.tune(actor_id, physics_control.heeded(vehicles.cars[actor_id], value))
 
     def get_weather_parameters(self) -> list[float]:
         """Weather."""

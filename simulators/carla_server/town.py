@@ -17,6 +17,8 @@ from drive.core.roadmap import RoadMap
 from drive.simulators.carla_server.layouts import ServerError
 from drive.simulators.opendrive import road_map_from_opendrive
 from drive.simulators.render import SceneRenderer
+from drive.simulators.scenery import scenery_boxes
+from drive.simulators.static_scene import drivable_surface
 from drive.simulators.towns import TOWNS, town_names
 
 Array = NDArray[np.float64]
@@ -41,6 +43,12 @@ class Town:
     def renderer(self) -> SceneRenderer:
         """The renderer of its lanes."""
         return SceneRenderer(self.road_map)
+
+    @cached_property
+    def scenery(self) -> tuple[Array, NDArray[np.int64]]:
+        """Boxes (N, 5) x, y, yaw, half length, half width of what stands beside the road, CARLA's frame, rad; their labels (N,)."""
+        boxes, labels = scenery_boxes(self.road_map, drivable_surface(self.road_map))
+        return boxes * (1.0, -1.0, -1.0, 1.0, 1.0), labels
 
     @cached_property
     def spawn_points(self) -> Array:

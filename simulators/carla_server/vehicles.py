@@ -24,6 +24,7 @@ class Vehicles:
         self.state = np.zeros((0, STATES))
         self.control = np.zeros((0, CONTROLS))
         self.params = np.zeros((0, len(CarParams().row())))
+        self.cars: dict[int, CarParams] = {}
         self.free = np.zeros(0, bool)  # simulated, rather than put where a client says
         self.cruise = np.zeros((0, 3))  # m/s in the body's frame that `enable_constant_velocity` asks for, NaN if none
         self.half = np.zeros((0, 3))  # m, half of the boxes
@@ -35,7 +36,7 @@ class Vehicles:
 
     def add(self, actor: Actor, pose: Array, params: CarParams) -> None:
         """Put `actor` at `pose` (6,), standing still."""
-        self.row[actor.id] = len(self)
+        self.row[actor.id], self.cars[actor.id] = len(self), params
         state = np.zeros((1, STATES))
         state[0, [X, Y]], state[0, YAW] = pose[:2], np.radians(pose[4])
         self.state = np.concatenate([self.state, state])
@@ -53,6 +54,7 @@ class Vehicles:
     def remove(self, actor_id: int) -> None:
         """Take a vehicle out."""
         i = self.row.pop(actor_id)
+        del self.cars[actor_id]
         for name in ("state", "control", "params", "free", "cruise", "half", "offset", "records"):
             setattr(self, name, np.delete(getattr(self, name), i, axis=0))
         self.row = {k: r - (r > i) for k, r in self.row.items()}
@@ -70,6 +72,11 @@ class Vehicles:
         record["throttle"], record["steer"], record["brake"] = throttle, steer, brake
         record["hand_brake"], record["reverse"], record["manual"] = hand, reverse, manual
         record["gear"] = gear if manual else -1 if backwards else 1
+
+    def tune(self, actor_id: int, car: CarParams) -> None:
+        """Give a vehicle other physics."""
+        self.cars[actor_id] = car
+        self.params[self.row[actor_id]] = car.row()
 
     def put(self, actor_id: int, pose: Array) -> None:
         """Set the pose (6,) at once; the velocity stays."""

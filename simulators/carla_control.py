@@ -1,0 +1,110 @@
+"""From a plan to throttle, brake and wheel: the LQR of drive.core.vehicle on the bicycle, or PID as a baseline."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive.core.geometry import interpolate_poses, relative, wrap_angle
+from drive.core.tracker import DT, HORIZON
+from drive.core.vehicle import VehicleParams, simulate
+
+Array = NDArray[np.float64]
+STANDING, HOLD = 0.3, 0.6  # m/s of a plan that stands; brake that holds the car then
+AIR = 1.225  # kg/m^3
+
+
+@dataclass(frozen=True)
+class CarResponse:
+    """What a car does with its pedals: how strong throttle and brake are. SI units."""
+
+    mass: float = 1700.0
+    pull: float = 6500.0  # N of full throttle at low speed
+    power: float = 140e3  # W of full throttle at high speed
+    brakes: float = 17000.0  # N of a full brake
+    drag: float = 0.66  # m^2
+    rolling: float = 0.013  # of the weight
+    coasting: float = 0.35  # m/s^2 without throttle
+    max_steer: float = math.radians(35.0)  # at the wheels of a full turn
+
+    def pedals(self, acceleration: float, speed: float) -> tuple[float, float]:
+        """(throttle, brake) in 0..1 for `acceleration` m/s^2 at `speed` m/s."""
+        resistance = self.rolling * 9.81 + 0.5 * AIR * self.drag * speed**2 / self.mass
+        if acceleration > -resistance:
+            return min((acceleration + resistance) * self.mass / min(self.pull, self.power / max(speed, 1.0)), 1.0), 0.0
+        return 0.0, min(max((-acceleration - resistance - self.coasting) * self.mass / self.brakes, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A plan in the world: poses (T, 3) of the rear axle at `times` (T,) s since it was made, the pose then first."""
+
+    times: Array
+    poses_world: Array
+
+    def at(self, t: Array) -> Array:
+        """(N, 3) poses at times t (N,); before the first and after the last one they stand still."""
+        return interpolate_poses(self.times, self.poses_world, np.clip(t, self.times[0], self.times[-1]))
+
+
+class Controller(Protocol):
+    """Tracks one plan after another."""
+
+    def control(self, state: Array, reference: Reference, t: float) -> tuple[float, float, float]:
+        """(throttle, steer, brake) `t` s after the plan was made; steer in -1..1, positive to the LEFT as in drive's frame.
+
+        `state` (11,) as in drive.core.vehicle.
+        """
+        ...
+
+
+class LqrController:
+    """The tracker of NAVSIM's score and of the embedded world, its acceleration and wheel angle turned into pedals and steer."""
+
+    def __init__(self, vehicle: VehicleParams, response: CarResponse) -> None:
+        self.vehicle, self.response = vehicle, response
+
+    def control(self, state: Array, reference: Reference, t: float) -> tuple[float, float, float]:
+        """See Controller."""
+        targets = reference.at(t + DT * np.arange(HORIZON + 2))
+        if _stands(targets) and state[3] < 2.0 * STANDING:
+            return 0.0, float(state[7] / self.response.max_steer), HOLD
+        after = simulate(state[None], targets[None], self.vehicle)[0, 1]
+        acceleration = state[5] + (after[5] - state[5]) * (self.vehicle.tau_acceleration + DT) / DT  # undoes the actuator's lag, which the car has itself
+        throttle, brake = self.response.pedals(float(acceleration), float(state[3]))
+        wheel = state[7] + (after[7] - state[7]) * (self.vehicle.tau_steering + DT) / DT
+        return throttle, float(np.clip(wheel / self.response.max_steer, -1.0, 1.0)), brake
+
+
+class PidController:
+    """Speed by PID, wheel by pure pursuit with a PID on the heading error: what most CARLA agents use."""
+
+    def __init__(self, vehicle: VehicleParams, response: CarResponse) -> None:
+        self.vehicle, self.response = vehicle, response
+        self._sum = self._last = 0.0
+
+    def control(self, state: Array, reference: Reference, t: float) -> tuple[float, float, float]:
+        """See Controller."""
+        near, far = reference.at(np.array([t + 0.1, t + 0.6]))
+        wanted = float(np.hypot(*(far[:2] - near[:2]))) / 0.5
+        if wanted < STANDING and state[3] < 2.0 * STANDING:
+            self._sum = self._last = 0.0
+            return 0.0, 0.0, HOLD
+        error = wanted - state[3]
+        self._sum = float(np.clip(self._sum + error * 0.05, -2.0, 2.0))
+        acceleration = 1.2 * error + 0.3 * self._sum + 0.05 * (error - self._last)
+        self._last = error
+        ahead = reference.at(np.array([t + max(0.8, 3.0 / max(float(state[3]), 1.0))]))[0]
+        local = relative(state[:3], ahead)
+        gap = max(float(np.hypot(local[0], local[1])), 1.0)
+        bend = 2.0 * math.sin(float(wrap_angle(math.atan2(local[1], local[0])))) / gap
+        throttle, brake = self.response.pedals(float(acceleration), float(state[3]))
+        return throttle, float(np.clip(math.atan(self.vehicle.wheel_base * bend) / self.response.max_steer, -1.0, 1.0)), brake
+
+
+def _stands(targets: Array) -> bool:
+    return float(np.hypot(*(targets[-1, :2] - targets[0, :2]))) < STANDING * DT * (len(targets) - 1)

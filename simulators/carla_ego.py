@@ -1,0 +1,127 @@
+"""The ego car in a CARLA world: spawned, seen, steered. CARLA's frame stays inside this module."""
+
+from __future__ import annotations
+
+import math
+import queue
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive.core.errors import DriveError
+from drive.core.geometry import compose, relative
+from drive.core.types import Camera, EgoState
+from drive.core.vehicle import VehicleParams
+from drive.simulators.carla_control import CarResponse
+from drive.simulators.carla_session import Session
+
+Array = NDArray[np.float64]
+BLUEPRINT = "vehicle.lincoln.mkz_2020"
+IMAGE_WAIT_S = 20.0
+
+
+class CarlaEgo:
+    """One car with its cameras; poses are of the rear axle, right-handed."""
+
+    def __init__(self, session: Session, pose_world: Array, cameras: tuple[Camera, ...], image_every_s: float, height: float = 0.0) -> None:
+        """`pose_world` (3,); `height` of the road there, m. Raises DriveError where there is no room."""
+        self.session = session
+        carla, world = session.carla, session.world
+        blueprint = world.get_blueprint_library().find(BLUEPRINT)
+        blueprint.set_attribute("role_name", "hero")
+        self.rear = 1.425  # m from the rear axle to the middle of the box, the MKZ's until the physics are known
+        x, y, heading = compose(pose_world, np.array([self.rear, 0.0, 0.0]))
+        transform = carla.Transform(carla.Location(x, -y, height + 0.3), carla.Rotation(yaw=-math.degrees(heading)))
+        actor = world.try_spawn_actor(blueprint, transform)
+        if actor is None:
+            raise DriveError(f"no room for the ego at {x:.1f}, {y:.1f} of {world.get_map().name}")
+        self.actor = session.keep(actor)
+        world.tick()
+        physics = actor.get_physics_control()
+        steer = max((math.radians(w.max_steer_angle) for w in physics.wheels), default=0.0)
+        self.response = CarResponse(mass=physics.mass or CarResponse.mass, max_steer=steer or CarResponse.max_steer)
+        extent = actor.bounding_box.extent
+        self.vehicle = VehicleParams(2.0 * extent.y, extent.x + self.rear, extent.x - self.rear, 2.0 * self.rear, 2.0 * extent.z)
+        self._wheel = 0.0  # rad, left positive
+        self._speeds: deque[Array] = deque(maxlen=3)
+        self.cameras = cameras
+        self._frames: list[queue.Queue] = [queue.Queue() for _ in cameras]
+        self._images: list[dict[int, NDArray[np.uint8]]] = [{} for _ in cameras]
+        for camera, frames in zip(cameras, self._frames):
+            self._mount(camera, frames, image_every_s)
+        self.collisions: deque[tuple[int, int, str, float]] = deque()  # frame, other's id, its type, N s
+        sensor = session.keep(world.spawn_actor(world.get_blueprint_library().find("sensor.other.collision"), carla.Transform(), attach_to=actor))
+        sensor.listen(self._hit)
+
+    def _hit(self, event: Any) -> None:
+        impulse = event.normal_impulse
+        self.collisions.append((event.frame, event.other_actor.id, event.other_actor.type_id, math.hypot(impulse.x, impulse.y)))
+
+    def _mount(self, camera: Camera, frames: queue.Queue, every_s: float) -> None:
+        carla, world = self.session.carla, self.session.world
+        blueprint = world.get_blueprint_library().find("sensor.camera.rgb")
+        fov = 2.0 * math.degrees(math.atan(camera.width / 2.0 / camera.intrinsics[0, 0]))
+        settings = {"image_size_x": camera.width, "image_size_y": camera.height, "fov": fov, "sensor_tick": every_s}
+        for key, value in settings.items():
+            blueprint.set_attribute(key, str(value))
+        pose = camera.ego_from_camera
+        forward, right = pose[:3, 2], pose[:3, 0]
+        rotation = carla.Rotation(
+            pitch=math.degrees(math.asin(forward[2])),
+            yaw=-math.degrees(math.atan2(forward[1], forward[0])),
+            roll=-math.degrees(math.asin(np.clip(right[2], -1.0, 1.0))),
+        )
+        place = carla.Location(pose[0, 3] - self.rear, -pose[1, 3], pose[2, 3])
+        sensor = self.session.keep(world.spawn_actor(blueprint, carla.Transform(place, rotation), attach_to=self.actor))
+        sensor.listen(lambda image: frames.put((image.frame, _rgb(image))))
+
+    def images(self, frame: int) -> NDArray[np.uint8]:
+        """(C, H, W, 3) of `frame`, at which the cameras must have been due. Raises DriveError where one stays away."""
+        found = []
+        for camera, frames in zip(self.cameras, self._frames):
+            while True:
+                try:
+                    number, image = frames.get(timeout=IMAGE_WAIT_S)
+                except queue.Empty:
+                    raise DriveError(f"camera {camera.name} sent no image of frame {frame} within {IMAGE_WAIT_S:g} s") from None
+                if number >= frame:
+                    found.append(image)
+                    break
+        return np.stack(found)
+
+    def state(self) -> Array:
+        """(11,) as in drive.core.vehicle, of the last snapshot."""
+        transform, velocity, spin = self.actor.get_transform(), self.actor.get_velocity(), self.actor.get_angular_velocity()
+        heading = -math.radians(transform.rotation.yaw)
+        middle = np.array([transform.location.x, -transform.location.y, heading])
+        c, s = math.cos(heading), math.sin(heading)
+        forward, left = c * velocity.x - s * velocity.y, -s * velocity.x - c * velocity.y
+        rate = -math.radians(spin.z)
+        acceleration = self.actor.get_acceleration()
+        state = np.zeros(11)
+        state[:3] = compose(middle, np.array([-self.rear, 0.0, 0.0]))
+        state[3], state[4] = forward, left - self.rear * rate
+        state[5], state[6] = c * acceleration.x - s * acceleration.y, -s * acceleration.x - c * acceleration.y
+        state[7], state[9] = self._wheel, rate
+        return state
+
+    def ego_state(self, state: Array, time_s: float) -> EgoState:
+        """The state (11,) as drive's planners see it."""
+        return EgoState(state[:3].copy(), state[3:5].copy(), state[5:7].copy(), float(state[9]), float(state[7]), time_s)
+
+    def apply(self, throttle: float, steer: float, brake: float) -> None:
+        """Pedals 0..1 and wheel -1..1, positive to the left."""
+        self._wheel = steer * self.response.max_steer
+        self.actor.apply_control(self.session.carla.VehicleControl(throttle=throttle, steer=-steer, brake=brake))
+
+
+def _rgb(image: Any) -> NDArray[np.uint8]:
+    pixels = np.frombuffer(image.raw_data, np.uint8).reshape(image.height, image.width, 4)
+    return np.ascontiguousarray(pixels[..., 2::-1])
+
+
+def history(poses_world: Array) -> Array:
+    """(F, 3) past poses in the ego frame of the last one."""
+    return relative(poses_world[-1], poses_world)

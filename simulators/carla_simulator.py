@@ -1,0 +1,145 @@
+"""A Simulator over the carla client: the ego on a route, among whoever else the world holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive.core.errors import DriveError
+from drive.core.geometry import compose, relative
+from drive.core.roadmap import RoadMap
+from drive.core.types import AgentType, Camera, Observation, Plan, Privileged, Tracks
+from drive.simulators.carla_control import Controller, LqrController, Reference
+from drive.simulators.carla_ego import CarlaEgo
+from drive.simulators.carla_session import Session
+from drive.simulators.routes import COMMANDS, Route, nearest_index, route_window
+
+Array = NDArray[np.float64]
+PLAN_S = 0.5  # s between plans and between camera frames
+FRAMES = 4  # of a camera that a planner sees
+VIEW_BACK, VIEW_AHEAD = 20.0, 180.0  # m of route in `privileged`
+SEEN_M = 100.0  # m within which others are told
+
+
+class CarlaSimulator:
+    """Drives one route; `step` follows a plan for PLAN_S seconds, tick by tick."""
+
+    def __init__(self, session: Session, road_map: RoadMap, route: Route, cameras: tuple[Camera, ...] = (), height: float = 0.0) -> None:
+        """`height` m of the road at the start. Raises DriveError where there is no room."""
+        self.session, self.road_map, self.route = session, road_map, route
+        self.ticks_per_plan = round(PLAN_S / session.dt)
+        self.ego = CarlaEgo(session, route.path[0], cameras, PLAN_S, height)
+        self.controller: Controller = LqrController(self.ego.vehicle, self.ego.response)
+        self.tick = 0
+        self.route_index = 0
+        self._boxes: dict[int, tuple[AgentType, Array, Array]] = {}  # type, size, middle in the actor's frame
+        self._speeds: list[dict[int, float]] = []
+        self.frame = session.world.tick()
+        self.states: list[Array] = [self.ego.state()]
+        self._images: list[NDArray[np.uint8]] = []
+        self._poses: list[Array] = []
+        self._look()
+
+    @property
+    def time_s(self) -> float:
+        """s since the start."""
+        return self.tick * self.session.dt
+
+    @property
+    def state(self) -> Array:
+        """(11,) the ego's now."""
+        return self.states[-1]
+
+    def _look(self) -> None:
+        images = self.ego.images(self.frame) if self.ego.cameras else np.zeros((0, 1, 1, 3), np.uint8)
+        missing = FRAMES - 1 if not self._images else 0  # the first one stands for those before it
+        self._images = [*self._images, *[images] * (missing + 1)][-FRAMES:]
+        self._poses = [*self._poses, *[self.state[:3]] * (missing + 1)][-FRAMES:]
+
+    def step(self, plan: Plan) -> tuple[Observation, bool]:
+        """Follow `plan` for PLAN_S seconds; the new observation, and whether the route is done. Raises DriveError on a plan without trajectory."""
+        if plan.trajectory is None:
+            raise DriveError(f"a plan without trajectory ({plan.status.value}) cannot be driven")
+        poses = np.concatenate([np.zeros((1, 3)), plan.trajectory.to_ego(self.state[:3]).poses])
+        reference = Reference(plan.trajectory.dt * np.arange(len(poses), dtype=np.float64), compose(self.state[:3], poses))
+        for k in range(self.ticks_per_plan):
+            self.ego.apply(*self.controller.control(self.state, reference, k * self.session.dt))
+            self.advance()
+        self._look()
+        return self.observation(), self.route_s > self.route.length - 5.0
+
+    def advance(self) -> None:
+        """One tick of the world."""
+        self.frame = self.session.world.tick()
+        self.tick += 1
+        self.states.append(self.ego.state())
+        self.route_index = nearest_index(self.route, self.state[:3], self.route_index)
+
+    @property
+    def route_s(self) -> float:
+        """m of the rear axle along the route."""
+        return float(self.route.s[self.route_index] + relative(self.route.path[self.route_index], self.state[:3])[0])
+
+    def observation(self) -> Observation:
+        """What the ego may see now."""
+        ego = self.ego.ego_state(self.state, self.time_s)
+        return Observation(
+            id=f"{self.road_map.name}-{self.tick}",
+            images=np.stack(self._images, axis=1),
+            cameras=self.ego.cameras,
+            frame_dt=PLAN_S,
+            ego_history=relative(self.state[:3], np.stack(self._poses)),
+            speed=ego.speed,
+            acceleration=float(ego.acceleration_ego[0]),
+            yaw_rate=ego.yaw_rate,
+            command=COMMANDS[self.route.command[self.route_index]],
+        )
+
+    def others(self) -> Tracks:
+        """Vehicles and walkers within SEEN_M of the ego, one step."""
+        ids, types, sizes, poses, velocities = [], [], [], [], []
+        snapshot = self.session.world.get_snapshot()
+        for actor in self.session.world.get_actors():
+            if actor.id == self.ego.actor.id or not actor.type_id.startswith(("vehicle.", "walker.")):
+                continue
+            seen = snapshot.find(actor.id)
+            if seen is None:
+                continue
+            kind, size, middle = self._box(actor)
+            transform, velocity = seen.get_transform(), seen.get_velocity()
+            pose = np.array([transform.location.x, -transform.location.y, -np.radians(transform.rotation.yaw)])
+            if np.hypot(*(pose[:2] - self.state[:2])) > SEEN_M:
+                continue
+            ids.append(f"{actor.type_id.split('.')[0]}-{actor.id}")
+            types.append(int(kind))
+            sizes.append(size)
+            poses.append(compose(pose, middle))
+            velocities.append((velocity.x, -velocity.y))
+        n = len(ids)
+        return Tracks(
+            tuple(ids),
+            np.array(types, np.int64),
+            np.array(sizes).reshape(n, 3),
+            np.array(poses).reshape(n, 1, 3),
+            np.array(velocities).reshape(n, 1, 2),
+            np.ones((n, 1), bool),
+        )
+
+    def _box(self, actor: Any) -> tuple[AgentType, Array, Array]:
+        if actor.id not in self._boxes:
+            box = actor.bounding_box
+            kind = AgentType.PEDESTRIAN if actor.type_id.startswith("walker.") else AgentType.VEHICLE
+            if actor.attributes.get("number_of_wheels") == "2":
+                kind = AgentType.BICYCLE
+            size = 2.0 * np.array([box.extent.x, box.extent.y, box.extent.z])
+            self._boxes[actor.id] = kind, size, np.array([box.location.x, -box.location.y, 0.0])
+        return self._boxes[actor.id]
+
+    def privileged(self) -> Privileged:
+        """The ground truth of the present: agents have one step."""
+        window = route_window(self.route, self.state[:3], VIEW_BACK, VIEW_AHEAD, self.route_index)
+        command = COMMANDS[self.route.command[self.route_index]]
+        ego = self.ego.ego_state(self.state, self.time_s)
+        return Privileged(self.road_map, window.lane_ids, window.path, ego, self.others(), self.session.dt, command)
