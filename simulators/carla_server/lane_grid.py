@@ -82,6 +82,13 @@ class LaneGrid:
             return float(self.height(np.array([x]), np.array([y]))[0])
         return float(self.points[rows[np.argmin(np.hypot(self.points[rows, X] - x, self.points[rows, Y] - y))], Z])
 
+    def limit(self, lane: int, line: Array, s: Array, limits: list[tuple[float, float]]) -> None:
+        """Set the speed limits of a lane whose centreline is `line` (N, 2+), CARLA's frame, `s` (N,) m: (from m on, km/h) in order."""
+        rows = np.flatnonzero(self.lanes == lane)
+        along = s[KDTree(line[:, :2]).query(self.points[rows, :2])[1]]
+        for first, value in limits:
+            self.points[rows[along >= first], LIMIT] = value
+
 
 def flat_grid(road_map: RoadMap) -> LaneGrid:
     """Of a town without hills: the points of the centrelines."""

@@ -7,6 +7,7 @@ lane before the junction where the signal is attached to a connecting road.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,10 +22,11 @@ from drive.core.roadmap import Lane, RoadMap
 from drive.simulators.carla_server.lane_grid import LaneGrid
 
 Array = NDArray[np.float64]
-LIGHT, STOP, YIELD = "traffic.traffic_light", "traffic.stop", "traffic.yield"
+LIGHT, STOP, YIELD, SPEED_LIMIT = "traffic.traffic_light", "traffic.stop", "traffic.yield", "traffic.speed_limit."
 SPEED = "274"
 LIGHT_TYPES = frozenset({*(str(1000000 + k) for k in (1, 2, *range(7, 21))), "F", "W", "A"})  # carla::road::SignalType
 BOX_BEFORE, BOX_HALF, BOX_SHARE, BOX_HEIGHT = 3.0, 1.5, 0.25, 1.0  # m; m; of the lane's width; m, half
+MOST_LANES = 99  # on a side of a road
 LONGEST_WALK = 8  # lanes back from a signal in a junction to the lane before it
 
 
@@ -37,6 +39,7 @@ class Sign:
     pose: Array  # (6,) x, y, z m, pitch, yaw, roll deg, as CARLA's server puts the actor: a quarter turn from the traffic
     boxes: Array  # (K, 6) x, y, z m, yaw rad, half length and half width m, of the places in which it rules
     stops: Array  # (K, 4) x, y, z m, yaw rad, where its lanes have to stop
+    lanes: tuple[tuple[str, float], ...] = ()  # of the RoadMap, before the sign; m along them
 
     def trigger(self) -> tuple[tuple[float, float, float], tuple[float, float, float], float]:
         """Middle and half extent, m, in the actor's frame, and turn, deg, of the box round all boxes: x across the lanes."""
@@ -76,8 +79,8 @@ def has_signals(opendrive: str) -> bool:
     return any(word in opendrive for word in ("<signal ", "<signal>", "Speed_", "Stencil_STOP"))
 
 
-def read_signals(world: Any, opendrive: str, road_map: RoadMap, grid: LaneGrid) -> Signals:
-    """Of carla.Map `world`, which was made from the text `opendrive`."""
+def read_signals(world: Any, root: ElementTree.Element, road_map: RoadMap, grid: LaneGrid) -> Signals:
+    """Of carla.Map `world`, which was made from the OpenDRIVE `root`."""
     found: dict[str, list[Any]] = {}
     for landmark in sorted(world.get_all_landmarks(), key=lambda mark: (mark.id, mark.road_id, mark.s)):
         found.setdefault(landmark.id, []).append(landmark)
@@ -90,18 +93,49 @@ def read_signals(world: Any, opendrive: str, road_map: RoadMap, grid: LaneGrid) 
         if not type_id:
             skipped[landmarks[0].type] += 1
             continue
-        boxes, stops = _places(world, road_map, grid, number, landmarks)
-        signs[sign_id] = Sign(sign_id, type_id, _pose(landmarks[0].transform), boxes, stops)
+        boxes, stops, lanes = _places(world, road_map, grid, number, landmarks)
+        signs[sign_id] = Sign(sign_id, type_id, _pose(landmarks[0].transform), boxes, stops, lanes)
     lights = tuple(sign for sign in signs.values() if sign.type_id == LIGHT)
     others = tuple(sign for sign in signs.values() if sign.type_id != LIGHT)
-    return Signals(lights, others, _groups(ElementTree.fromstring(opendrive), lights), dict(skipped))
+    return Signals(lights, others, _groups(root, lights), dict(skipped))
+
+
+def signed_limits(road_map: RoadMap, signs: tuple[Sign, ...]) -> dict[str, list[tuple[float, float]]]:
+    """Of each lane that a speed sign reaches: from how many metres on which limit, km/h.
+
+    A sign holds until the next one, or until a road states another limit than the sign's own road does; where ways meet, the
+    nearest sign counts.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for sign in signs:
+        if sign.type_id.startswith(SPEED_LIMIT):
+            for key, along in sign.lanes:
+                found.setdefault(key, []).append((along, float(sign.type_id[len(SPEED_LIMIT) :])))
+    signed, queue = frozenset(found), []
+    for key in found:
+        found[key].sort()
+        along, limit = found[key][-1]
+        queue.append((road_map.lanes[key].length - along, key, limit))
+    heapq.heapify(queue)
+    reached: set[str] = set()
+    while queue:
+        walked, key, limit = heapq.heappop(queue)
+        lane = road_map.lanes[key]
+        for after in lane.successors:
+            if after in reached or road_map.lanes[after].speed_limit != lane.speed_limit:
+                continue
+            reached.add(after)
+            found[after] = [(0.0, limit), *found.get(after, [])]
+            if after not in signed:
+                heapq.heappush(queue, (walked + road_map.lanes[after].length, after, limit))
+    return found
 
 
 def _type_id(landmark: Any) -> str:
     if landmark.type in LIGHT_TYPES:
         return LIGHT
     if landmark.type == SPEED and landmark.value > 0.0:
-        return f"traffic.speed_limit.{round(landmark.value)}"
+        return f"{SPEED_LIMIT}{round(landmark.value)}"  # km/h, whatever unit is said: "mph" of CARLA's towns means nothing
     return {"205": YIELD, "206": STOP}.get(landmark.type, "")
 
 
@@ -111,12 +145,12 @@ def _pose(transform: Any) -> Array:
     return np.array([at.x, at.y, at.z, 0.0, round(yaw, 4), 0.0])
 
 
-def _places(world: Any, road_map: RoadMap, grid: LaneGrid, number: dict[str, int], landmarks: list[Any]) -> tuple[Array, Array]:
-    """Boxes (K, 6) and stops (K, 4) of one sign, one for each lane before it."""
-    places: dict[str, tuple[list[float], list[float]]] = {}
+def _places(world: Any, road_map: RoadMap, grid: LaneGrid, number: dict[str, int], landmarks: list[Any]) -> tuple[Array, Array, tuple]:
+    """Boxes (K, 6), stops (K, 4) and lanes of one sign, one for each lane before it."""
+    places: dict[str, tuple[list[float], list[float], float]] = {}
     for landmark in landmarks:
         for first, last in landmark.get_lane_validities():
-            for lane_id in range(min(first, last), max(first, last) + 1):
+            for lane_id in range(max(min(first, last), -MOST_LANES), min(max(first, last), MOST_LANES) + 1):
                 waypoint = world.get_waypoint_xodr(landmark.road_id, lane_id, landmark.s) if lane_id else None
                 key = f"{landmark.road_id}_{waypoint.section_id}_{lane_id}" if waypoint else ""
                 if key not in road_map.lanes:
@@ -127,9 +161,10 @@ def _places(world: Any, road_map: RoadMap, grid: LaneGrid, number: dict[str, int
                     lane = road_map.lanes[key]
                     before = _at(grid, number[key], lane, max(along - BOX_BEFORE, 0.0))
                     width = float(np.hypot(*(lane.left[_row(lane, along)] - lane.right[_row(lane, along)])))
-                    places[key] = [*before, BOX_HALF, max(BOX_SHARE * width, 0.01)], _at(grid, number[key], lane, along)
-    boxes, stops = [box for box, _ in places.values()], [stop for _, stop in places.values()]
-    return np.array(boxes).reshape(-1, 6), np.array(stops).reshape(-1, 4)
+                    places[key] = [*before, BOX_HALF, max(BOX_SHARE * width, 0.01)], _at(grid, number[key], lane, along), along
+    boxes, stops = [place[0] for place in places.values()], [place[1] for place in places.values()]
+    lanes = tuple((key, place[2]) for key, place in places.items())
+    return np.array(boxes).reshape(-1, 6), np.array(stops).reshape(-1, 4), lanes
 
 
 def _before_junction(road_map: RoadMap, key: str, x: float, y: float) -> tuple[str, float]:

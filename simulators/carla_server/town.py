@@ -20,7 +20,7 @@ from drive.core.geometry import wrap_angle
 from drive.core.roadmap import RoadMap
 from drive.simulators.carla_server.lane_grid import LIMIT, flat_grid, hilly_grid
 from drive.simulators.carla_server.layouts import ServerError
-from drive.simulators.carla_server.signals import Signals, has_signals, read_signals
+from drive.simulators.carla_server.signals import Signals, has_signals, read_signals, signed_limits
 from drive.simulators.opendrive import carla_map, road_map_from_opendrive
 from drive.simulators.render import SceneRenderer
 from drive.simulators.towns import TOWNS, town_names
@@ -37,16 +37,23 @@ class Town:
 
     def __init__(self, name: str, opendrive: str, road_map: RoadMap | None = None) -> None:
         """Raises DataError where the OpenDRIVE cannot be read, DriveError where that needs a wheel that is missing."""
+        if "<!DOCTYPE" in opendrive:
+            raise DataError(f"map {name} has a document type, which OpenDRIVE does not need: remove it")
         self.name, self.opendrive = name, opendrive
         self.road_map = road_map or road_map_from_opendrive(opendrive, name)
         try:
-            hilly = _has_heights(opendrive)
+            root = ElementTree.fromstring(opendrive)
+            hilly = _has_heights(root)
             signalled = has_signals(opendrive)
             world = carla_map(opendrive, name) if hilly or signalled else None
             self.grid = hilly_grid(world, self.road_map) if hilly else flat_grid(self.road_map)
-            self.signals = read_signals(world, opendrive, self.road_map, self.grid) if signalled else Signals()
+            self.signals = read_signals(world, root, self.road_map, self.grid) if signalled else Signals()
         except (ElementTree.ParseError, ValueError) as error:
             raise DataError(f"map {name} has signals or heights that cannot be read ({error}): check its OpenDRIVE") from error
+        limits = signed_limits(self.road_map, self.signals.signs)
+        for number, (key, lane) in enumerate(self.road_map.lanes.items()):
+            if key in limits:
+                self.grid.limit(number, lane.centerline[:, :2] * (1.0, -1.0), lane.s, limits[key])
         for kind, count in self.signals.skipped.items():
             LOG.info("map %s: %d signals of type %s are neither lights, stop, yield nor speed signs, and left out", name, count, kind)
 
@@ -104,10 +111,9 @@ def _apart(points: Array) -> NDArray[np.int64]:
     return np.flatnonzero(keep)
 
 
-def _has_heights(opendrive: str) -> bool:
+def _has_heights(root: ElementTree.Element) -> bool:
     """Whether any road rises, or leans."""
     tags = ("elevation", "superelevation", "crossfall", "shape", "height")
-    root = ElementTree.fromstring(opendrive)
     return any(float(node.get(key, 0.0)) for tag in tags for node in root.iter(tag) for key in ("a", "b", "c", "d", "inner", "outer"))
 
 
