@@ -37,6 +37,17 @@ def _nearest(x, y, z, points, start, order, origin, shape):
     return found
 
 
+@njit(cache=True)
+def _planes(x, y, points, near):
+    """(N,) height at x, y of the slopes through the points of rows `near`, level from SPACING m away on."""
+    height = np.empty(len(near))
+    for i in range(len(near)):
+        p = points[near[i]]
+        along = (x[i] - p[X]) * np.cos(p[YAW]) + (y[i] - p[Y]) * np.sin(p[YAW])
+        height[i] = p[Z] + p[SLOPE] * min(max(along, -SPACING), SPACING)
+    return height
+
+
 class LaneGrid:
     """Points of all lanes, CARLA's frame: x, y, z m, yaw rad, slope along yaw, speed limit km/h."""
 
@@ -69,9 +80,7 @@ class LaneGrid:
         """(N,) m; lanes go on sidewards, and between two points, as planes."""
         if self.flat:
             return np.zeros(np.shape(x))
-        near = self.points[self.nearest(x, y, z)]
-        along = (x - near[:, X]) * np.cos(near[:, YAW]) + (y - near[:, Y]) * np.sin(near[:, YAW])
-        return near[:, Z] + near[:, SLOPE] * np.clip(along, -SPACING, SPACING)
+        return _planes(x, y, self.points, self.nearest(x, y, z))
 
     def height_on(self, lane: int, x: float, y: float) -> float:
         """m of lane number `lane` at x, y."""

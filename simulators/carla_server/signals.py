@@ -175,7 +175,10 @@ def _before_junction(road_map: RoadMap, key: str, x: float, y: float) -> tuple[s
     if walked and not road_map.lanes[here].is_connector:
         return here, road_map.lanes[here].length
     lane = road_map.lanes[key]
-    return key, float(lane.s[np.argmin(np.hypot(lane.centerline[:, 0] - x, lane.centerline[:, 1] - y))])
+    i = int(np.argmin(np.hypot(lane.centerline[:, 0] - x, lane.centerline[:, 1] - y)))
+    cx, cy, heading = lane.centerline[i].tolist()
+    along = float(lane.s[i]) + (x - cx) * math.cos(heading) + (y - cy) * math.sin(heading)
+    return key, round(min(max(along, 0.0), lane.length), 3)
 
 
 def _row(lane: Lane, along: float) -> int:

@@ -7,6 +7,8 @@ import importlib.util
 import logging
 import math
 import re
+import subprocess
+import sys
 from functools import cached_property
 from pathlib import Path
 from xml.etree import ElementTree
@@ -29,6 +31,9 @@ Array = NDArray[np.float64]
 LOG = logging.getLogger("drive.carla_server")
 SPAWN_EVERY, SPAWN_FIRST, SPAWN_HEIGHT = 15.0, 8.0, 0.3  # m
 SPAWN_WIDTH, SPAWN_APART = 2.5, 7.0  # m: of a lane, at least; between cars, at least, but for those side by side
+UNREADABLE = (ElementTree.ParseError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, OverflowError)
+PROBE = "import sys, carla; m = carla.Map('', sys.stdin.read()); m.get_all_landmarks(); m.generate_waypoints(5.0); m.get_topology()"
+LONGEST_PROBE = 120.0  # s
 ENDINGS = (".xodr", ".xodr.gz")
 
 
@@ -36,20 +41,25 @@ class Town:
     """One map. What of its geometry is dear is computed when first asked for."""
 
     def __init__(self, name: str, opendrive: str, road_map: RoadMap | None = None) -> None:
-        """Raises DataError where the OpenDRIVE cannot be read, DriveError where that needs a wheel that is missing."""
+        """`road_map` where it is known, of a town whose OpenDRIVE is trusted.
+
+        Raises DataError where the OpenDRIVE cannot be read, DriveError where that needs a wheel that is missing.
+        """
         if "<!DOCTYPE" in opendrive:
             raise DataError(f"map {name} has a document type, which OpenDRIVE does not need: remove it")
         self.name, self.opendrive = name, opendrive
-        self.road_map = road_map or road_map_from_opendrive(opendrive, name)
+        if road_map is None:
+            _probe(name, opendrive)
         try:
+            self.road_map = road_map or road_map_from_opendrive(opendrive, name)
             root = ElementTree.fromstring(opendrive)
             hilly = _has_heights(root)
             signalled = has_signals(opendrive)
             world = carla_map(opendrive, name) if hilly or signalled else None
             self.grid = hilly_grid(world, self.road_map) if hilly else flat_grid(self.road_map)
             self.signals = read_signals(world, root, self.road_map, self.grid) if signalled else Signals()
-        except (ElementTree.ParseError, ValueError) as error:
-            raise DataError(f"map {name} has signals or heights that cannot be read ({error}): check its OpenDRIVE") from error
+        except UNREADABLE as error:
+            raise DataError(f"map {name} cannot be read ({' '.join(str(error).split())}): check it with an OpenDRIVE validator") from error
         limits = signed_limits(self.road_map, self.signals.signs)
         for number, (key, lane) in enumerate(self.road_map.lanes.items()):
             if key in limits:
@@ -96,6 +106,21 @@ class Town:
         """Latitude and longitude, degrees, of x = y = 0, from the OpenDRIVE's geoReference; zero where it has none."""
         found = [re.search(rf"\+{key}=([-+\d.eE]+)", self.opendrive[:20000]) for key in ("lat_0", "lon_0")]
         return tuple(float(match[1]) if match else 0.0 for match in found)  # type: ignore[return-value]
+
+
+def _probe(name: str, opendrive: str) -> None:
+    """Raises DataError where carla.Map does not survive the text: a reference to nothing, for one, ends its whole process."""
+    if importlib.util.find_spec("carla") is None:
+        return  # carla_map will say so
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE], input=opendrive.encode(), capture_output=True, timeout=LONGEST_PROBE, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"map {name}: carla.Map takes longer than {LONGEST_PROBE:g} s to read this OpenDRIVE") from error
+    if done.returncode:
+        why = done.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1] or f"its process ends with {done.returncode}"
+        raise DataError(f"map {name}: carla.Map cannot read this OpenDRIVE ({why}): check its references with an OpenDRIVE validator")
 
 
 def _apart(points: Array) -> NDArray[np.int64]:
