@@ -18,9 +18,9 @@ from drive.simulators.towns import TOWNS, town_names
 pytest.importorskip("carla")
 pytest.importorskip("msgpack")
 
-from drive.simulators.carla_server.layouts import ServerError  # noqa: E402
-from drive.simulators.carla_server.lane_grid import LaneGrid  # noqa: E402
-from drive.simulators.carla_server.town import Atlas, Town, py123d_maps  # noqa: E402
+from drive.simulators.carla_server.lane_grid import LaneGrid
+from drive.simulators.carla_server.layouts import ServerError
+from drive.simulators.carla_server.town import Atlas, Town, py123d_maps
 
 REAL = Path(__file__).resolve().parents[2] / "shared/data/real/autonomousvision__py123d/src/py123d/parser/opendrive/carla_maps"
 SPEED = '<type s="0" type="town"><speed max="50" unit="km/h"/></type>'
@@ -138,15 +138,17 @@ def test_spawn_points_of_the_towns_are_apart_and_outside_junctions(name):
     points = town.spawn_points
     assert len(points) > 100
     poses = np.column_stack([points[:, 0], -points[:, 1], -np.radians(points[:, 4])])
-    cars = shapely.polygons(box_corners(poses, 4.9, 2.0, 0.0))
-    first, second = shapely.STRtree(cars).query(cars, predicate="intersects")
+    cars = np.asarray(shapely.polygons(box_corners(poses, 4.9, 2.0, 0.0)))
+    first, second = shapely.STRtree(list(cars)).query(cars, predicate="intersects")
     assert (first == second).all()
     junctions = [lane for lane in town.road_map.lanes.values() if lane.is_connector]
     lines = shapely.union_all([shapely.LineString(lane.centerline[:, :2]) for lane in junctions])
     assert shapely.distance(shapely.points(poses[:, :2]), lines).min() > 2.5
 
 
-@pytest.mark.parametrize(("name", "lights", "stops", "yields"), [("urban_a", 22, 0, 6), ("rural_a", 0, 1, 3), ("val_b", 6, 2, 4), ("test_c", 7, 2, 6)])
+@pytest.mark.parametrize(
+    ("name", "lights", "stops", "yields"), [("urban_a", 22, 0, 6), ("rural_a", 0, 1, 3), ("val_b", 6, 2, 4), ("test_c", 7, 2, 6)]
+)
 def test_the_shipped_towns_have_lights_and_signs(name, lights, stops, yields):
     town = cached_atlas().town(name)
     signals, lanes = town.signals, town.road_map.lanes
@@ -159,7 +161,9 @@ def test_the_shipped_towns_have_lights_and_signs(name, lights, stops, yields):
             assert abs(along - lanes[key].length) < 0.6 and all(lanes[k].is_connector for k in lanes[key].successors)
     ruled = {key for light in signals.lights for key, _ in light.lanes}
     junctions = {lanes[k].junction for key in ruled for k in lanes[key].successors}
-    entering = {k for lane in lanes.values() if lane.junction in junctions for k in lane.predecessors if not lanes[k].is_connector}
+    entering = {
+        k for lane in lanes.values() if lane.junction in junctions for k in lane.predecessors if not lanes[k].is_connector
+    }
     assert entering == ruled  # no lane enters a junction with lights without one
     for group in signals.groups:
         for controller in group:
@@ -191,7 +195,7 @@ def test_client_sees_the_landmarks_of_the_shipped_towns():
         (opendrive(road().replace('"driving"', '"sidewalk"')), "no driving lanes"),
         (opendrive(road()).replace("<OpenDRIVE>", "<!DOCTYPE x><OpenDRIVE>"), "document type"),
         (opendrive(road(height="x 0 0 0")), "cannot be read"),
-        (opendrive(road(length="nan")), "."),
+        (opendrive(road().replace('length="100.0"', 'length="nan"')), "cannot read"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(text, words):
@@ -202,10 +206,14 @@ def test_what_cannot_be_read_is_refused_in_one_line(text, words):
 
 
 def test_signals_with_nonsense_do_not_stop_a_town():
-    odd = signal("1000001", 1e9, number=1) + signal("206", 50.0, lane=5, number=2) + signal("206", 50.0, lane=-1000000000, number=3)
+    odd = (
+        signal("1000001", 1e9, number=1) + signal("206", 50.0, lane=5, number=2) + signal("206", 50.0, lane=-1000000000, number=3)
+    )
     town = Town("t", opendrive(road(signals=odd)))
     assert [len(sign.boxes) for sign in town.signals.signs] == [0, 0]
-    np.testing.assert_allclose(town.signals.lights[0].boxes[:, 0], 97.0, atol=1e-2)  # a signal beyond the road's end is at its end
+    np.testing.assert_allclose(
+        town.signals.lights[0].boxes[:, 0], 97.0, atol=1e-2
+    )  # a signal beyond the road's end is at its end
     assert town.signals.signs[0].trigger() == ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), 0.0)
 
 
@@ -218,7 +226,7 @@ def test_atlas_names_what_it_has_and_reads_folders(tmp_path):
     assert {"mine", "packed", "broken", *town_names()} <= set(atlas.names()) and "notes" not in atlas.names()
     assert atlas.town("/Game/Carla/Maps/mine").path == "Carla/Maps/mine"
     assert len(atlas.town("packed").road_map.lanes) == 2
-    with pytest.raises(ServerError, match="broken.xodr.gz"):
+    with pytest.raises(ServerError, match="broken"):
         atlas.town("broken")
     with pytest.raises(ServerError, match="Map 'atlantis' not found"):
         atlas.town("atlantis")

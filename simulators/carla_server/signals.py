@@ -145,7 +145,7 @@ def _pose(transform: Any) -> Array:
     return np.array([at.x, at.y, at.z, 0.0, round(yaw, 4), 0.0])
 
 
-def _places(world: Any, road_map: RoadMap, grid: LaneGrid, number: dict[str, int], landmarks: list[Any]) -> tuple[Array, Array, tuple]:
+def _places(world: Any, road_map: RoadMap, grid: LaneGrid, number: dict[str, int], landmarks: list) -> tuple[Array, Array, tuple]:
     """Boxes (K, 6), stops (K, 4) and lanes of one sign, one for each lane before it."""
     places: dict[str, tuple[list[float], list[float], float]] = {}
     for landmark in landmarks:
@@ -153,7 +153,7 @@ def _places(world: Any, road_map: RoadMap, grid: LaneGrid, number: dict[str, int
             for lane_id in range(max(min(first, last), -MOST_LANES), min(max(first, last), MOST_LANES) + 1):
                 waypoint = world.get_waypoint_xodr(landmark.road_id, lane_id, landmark.s) if lane_id else None
                 key = f"{landmark.road_id}_{waypoint.section_id}_{lane_id}" if waypoint else ""
-                if key not in road_map.lanes:
+                if waypoint is None or key not in road_map.lanes:
                     continue  # not a lane to drive on
                 at = waypoint.transform.location
                 key, along = _before_junction(road_map, key, at.x, -at.y)
@@ -194,7 +194,7 @@ def _at(grid: LaneGrid, number: int, lane: Lane, along: float) -> list[float]:
 def _groups(root: ElementTree.Element, lights: tuple[Sign, ...]) -> tuple[tuple[tuple[int, ...], ...], ...]:
     """Lights of a junction by its controllers, in the order of their sequence; a light that no junction controls is alone."""
     left = {light.id: k for k, light in enumerate(lights)}
-    members = {c.get("id", ""): [control.get("signalId", "") for control in c.findall("control")] for c in root.findall("controller")}
+    members = {c.get("id", ""): [k.get("signalId", "") for k in c.findall("control")] for c in root.findall("controller")}
     groups = []
     for junction in root.findall("junction"):
         controllers = sorted(junction.findall("controller"), key=lambda c: _sequence(c.get("sequence")))

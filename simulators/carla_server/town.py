@@ -32,7 +32,9 @@ LOG = logging.getLogger("drive.carla_server")
 SPAWN_EVERY, SPAWN_FIRST, SPAWN_HEIGHT = 15.0, 8.0, 0.3  # m
 SPAWN_WIDTH, SPAWN_APART = 2.5, 7.0  # m: of a lane, at least; between cars, at least, but for those side by side
 UNREADABLE = (ElementTree.ParseError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, OverflowError)
-PROBE = "import sys, carla; m = carla.Map('', sys.stdin.read()); m.get_all_landmarks(); m.generate_waypoints(5.0); m.get_topology()"
+PROBE = (
+    "import sys, carla; m = carla.Map('', sys.stdin.read()); m.get_all_landmarks(); m.generate_waypoints(5.0); m.get_topology()"
+)
 LONGEST_PROBE = 120.0  # s
 ENDINGS = (".xodr", ".xodr.gz")
 
@@ -59,13 +61,17 @@ class Town:
             self.grid = hilly_grid(world, self.road_map) if hilly else flat_grid(self.road_map)
             self.signals = read_signals(world, root, self.road_map, self.grid) if signalled else Signals()
         except UNREADABLE as error:
-            raise DataError(f"map {name} cannot be read ({' '.join(str(error).split())}): check it with an OpenDRIVE validator") from error
+            raise DataError(
+                f"map {name} cannot be read ({' '.join(str(error).split())}): check it with an OpenDRIVE validator"
+            ) from error
         limits = signed_limits(self.road_map, self.signals.signs)
         for number, (key, lane) in enumerate(self.road_map.lanes.items()):
             if key in limits:
                 self.grid.limit(number, lane.centerline[:, :2] * (1.0, -1.0), lane.s, limits[key])
         for kind, count in self.signals.skipped.items():
-            LOG.info("map %s: %d signals of type %s are neither lights, stop, yield nor speed signs, and left out", name, count, kind)
+            LOG.info(
+                "map %s: %d signals of type %s are neither lights, stop, yield nor speed signs, and left out", name, count, kind
+            )
 
     @property
     def path(self) -> str:
@@ -120,7 +126,9 @@ def _probe(name: str, opendrive: str) -> None:
         raise DataError(f"map {name}: carla.Map takes longer than {LONGEST_PROBE:g} s to read this OpenDRIVE") from error
     if done.returncode:
         why = done.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1] or f"its process ends with {done.returncode}"
-        raise DataError(f"map {name}: carla.Map cannot read this OpenDRIVE ({why}): check its references with an OpenDRIVE validator")
+        raise DataError(
+            f"map {name}: carla.Map cannot read this OpenDRIVE ({why}): check its references with an OpenDRIVE validator"
+        )
 
 
 def _apart(points: Array) -> NDArray[np.int64]:
@@ -139,7 +147,9 @@ def _apart(points: Array) -> NDArray[np.int64]:
 def _has_heights(root: ElementTree.Element) -> bool:
     """Whether any road rises, or leans."""
     tags = ("elevation", "superelevation", "crossfall", "shape", "height")
-    return any(float(node.get(key, 0.0)) for tag in tags for node in root.iter(tag) for key in ("a", "b", "c", "d", "inner", "outer"))
+    return any(
+        float(node.get(key, 0.0)) for tag in tags for node in root.iter(tag) for key in ("a", "b", "c", "d", "inner", "outer")
+    )
 
 
 class Atlas:
@@ -174,7 +184,9 @@ class Atlas:
 
     def upload(self, name: str, opendrive: str) -> Town:
         """A map from its text. Raises ServerError where it cannot be read."""
-        if not opendrive.lstrip("\ufeff \t\r\n").startswith("<"):  # road_map_from_opendrive would take it for a file of this machine
+        if not opendrive.lstrip("\ufeff \t\r\n").startswith(
+            "<"
+        ):  # road_map_from_opendrive would take it for a file of this machine
             raise ServerError(f"map {name} is not OpenDRIVE: the text does not begin with an XML element")
         try:
             town = Town(name, opendrive)

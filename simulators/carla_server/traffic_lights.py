@@ -38,7 +38,11 @@ def lights_at(boxes, owner, centres, half, z):
         reach = np.hypot(half[i, 0], half[i, 1])
         for k in range(len(boxes)):
             far = reach + boxes[k, 4] + boxes[k, 5]
-            if abs(boxes[k, 0] - centres[i, 0]) > far or abs(boxes[k, 1] - centres[i, 1]) > far or abs(boxes[k, 2] - z[i]) > LEVEL:
+            if (
+                abs(boxes[k, 0] - centres[i, 0]) > far
+                or abs(boxes[k, 1] - centres[i, 1]) > far
+                or abs(boxes[k, 2] - z[i]) > LEVEL
+            ):
                 continue
             mine[:3], mine[3], mine[4] = centres[i], 2.0 * half[i, 0], 2.0 * half[i, 1]
             other[:2], other[2], other[3], other[4] = boxes[k, :2], boxes[k, 3], 2.0 * boxes[k, 4], 2.0 * boxes[k, 5]
@@ -112,7 +116,9 @@ class TrafficLights:
         self.records["shows"][rows] = shows
         self._elapsed[rows] = 0.0
         self.records["elapsed"][rows] = 0.0
-        self.records["red"][rows], self.records["yellow"][rows], self.records["green"][rows] = self._seconds[self._controller_of[rows]].T
+        self.records["red"][rows], self.records["yellow"][rows], self.records["green"][rows] = self._seconds[
+            self._controller_of[rows]
+        ].T
 
     def reset_all(self) -> None:
         """Every junction to the beginning of its cycle."""

@@ -7,7 +7,6 @@ speeds in km/h; right-hand traffic.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,38 +14,13 @@ from scenariogeneration import xodr
 
 from drive.core.errors import DataError
 from drive.core.geometry import wrap_angle
-from drive.simulators.towns.author_geometry import Pose, connector_geometry, filleted_line, offset_right
+from drive.simulators.towns.author_geometry import Port, connector_geometry, filleted_line, offset_right
 from drive.simulators.towns.author_signals import LIGHT, STOP, YIELD, SignBook
 
 HEADER_DATE = "2026-01-01T00:00:00"  # fixed: a rebuild gives the same bytes
 MEDIAN_EDGE = 1.0  # m, the widest strip left of a one-way road
 FAST = 60.0  # km/h from which side roads have to stop
 SPEED_SIGN_AT, SPEED_SIGN_FROM = 25.0, 120.0  # m behind a junction; m of road from which there is one
-
-
-@dataclass(frozen=True)
-class Port:
-    """One end of a road, seen by a car about to enter the junction there."""
-
-    road: int
-    at_end: bool  # of the road's reference line
-    pose: Pose  # of the reference line, heading into the junction
-    lanes_in: int  # driving lanes that enter the junction, counted 1, 2, ... from the middle of the road
-    lanes_out: int
-    width: float
-    speed: float
-
-    @property
-    def contact(self) -> xodr.ContactPoint:
-        return xodr.ContactPoint.end if self.at_end else xodr.ContactPoint.start
-
-    def lane_in(self, k: int) -> int:
-        """OpenDRIVE id of the k-th entering lane."""
-        return -k if self.at_end else k
-
-    def lane_out(self, k: int) -> int:
-        """OpenDRIVE id of the k-th leaving lane."""
-        return k if self.at_end else -k
 
 
 class TownBuilder:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from drive.simulators.towns.author_builder import Port, TownBuilder
+from drive.simulators.towns.author_builder import TownBuilder
+from drive.simulators.towns.author_geometry import Port
 from drive.simulators.towns.author_signals import YIELD
 
 Point = tuple[float, ...]  # x, y and, for a bend, its radius

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-if TYPE_CHECKING:
-    from drive.simulators.towns.author_builder import Port
+from drive.simulators.towns.author_geometry import Port
 
 LIGHT, YIELD, STOP, SPEED = "1000001", "205", "206", "274"  # OpenDRIVE's types, the numbers of German traffic signs
 NAMES = {LIGHT: "Signal_3Light_Post01", YIELD: "Sign_Yield", STOP: "Sign_Stop", SPEED: "Sign_Speed"}
