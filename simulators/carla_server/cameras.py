@@ -41,7 +41,7 @@ class CameraSensor(Sensor):
         pose = np.eye(4)
         pose[:3, :3] = FLIP @ m[:3, :3] @ FLIP @ OPTICAL
         pose[:3, 3] = FLIP @ m[:3, 3]
-        pose[2, 3] = max(pose[2, 3] - self.episode.height_at(pose[0, 3], -pose[1, 3]), LOWEST)
+        pose[2, 3] = max(pose[2, 3] - self.episode.height_at(pose[0, 3], -pose[1, 3], pose[2, 3]), LOWEST)
         return Camera(self.actor.type_id, self.width, self.height, self._intrinsics, pose)
 
     def message(self, bgra: NDArray[np.uint8]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -243,9 +244,9 @@ class Episode:
         if len(pose):
             self.vehicles.records["speed_limit"] = self.town.speed_limit(pose[:, 0], pose[:, 1], pose[:, 2])
 
-    def height_at(self, x: float, y: float) -> float:
-        """z m of the ground at a place of CARLA's frame."""
-        return float(self.town.ground(np.array([x]), np.array([y]))[0])
+    def height_at(self, x: float, y: float, z: float = math.nan) -> float:
+        """z m of the ground at a place of CARLA's frame, on the level nearest to `z` if that is known."""
+        return float(self.town.ground(np.array([x]), np.array([y]), np.array([z]))[0])
 
     def scene(self, viewer: Actor) -> tuple[Array, Array, NDArray[np.int64]]:
         """Poses (A, 3) of box middles, right-handed, sizes (A, 3) and types (A,) of all that `viewer` can see."""
