@@ -194,6 +194,7 @@ def test_client_sees_the_landmarks_of_the_shipped_towns():
         (opendrive(), "no driving lanes"),
         (opendrive(road().replace('"driving"', '"sidewalk"')), "no driving lanes"),
         (opendrive(road()).replace("<OpenDRIVE>", "<!DOCTYPE x><OpenDRIVE>"), "document type"),
+        (opendrive(road(), road(2, x=1e6, y=1e6)), "cover more than 320 km"),
         (opendrive(road(height="x 0 0 0")), "cannot be read"),
         (opendrive(road().replace('length="100.0"', 'length="nan"')), "cannot read"),
     ],

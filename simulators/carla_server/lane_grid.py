@@ -10,10 +10,12 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from drive.core.errors import DataError
 from drive.core.roadmap import RoadMap
 
 Array = NDArray[np.float64]
 CELL = 4.0  # m
+MOST_CELLS = 2e7
 SPACING = 1.0  # m between points
 X, Y, Z, YAW, SLOPE, LIMIT = range(6)
 
@@ -52,7 +54,12 @@ class LaneGrid:
     """Points of all lanes, CARLA's frame: x, y, z m, yaw rad, slope along yaw, speed limit km/h."""
 
     def __init__(self, points: Array, lanes: NDArray[np.int64]) -> None:
-        """`points` (P, 6); `lanes` (P,) number of each point's lane, in the order of the RoadMap."""
+        """`points` (P, 6); `lanes` (P,) number of each point's lane, in the order of the RoadMap.
+
+        Raises DataError where points are not finite, or further apart than any map's.
+        """
+        if not np.isfinite(points).all() or (np.ptp(points[:, :2], axis=0) / CELL + 1.0).prod() > MOST_CELLS:
+            raise DataError(f"lanes have points that are not finite, or cover more than {MOST_CELLS * CELL**2 / 1e6:.0f} km^2")
         self.points, self.lanes = np.ascontiguousarray(points), lanes
         self.flat = not points[:, [Z, SLOPE]].any()
         self._origin = points[:, :2].min(0)
