@@ -41,7 +41,7 @@ class CameraSensor(Sensor):
         pose = np.eye(4)
         pose[:3, :3] = FLIP @ m[:3, :3] @ FLIP @ OPTICAL
         pose[:3, 3] = FLIP @ m[:3, 3]
-        pose[2, 3] = max(pose[2, 3] - self.episode.height_at(pose[0, 3], -pose[1, 3]), LOWEST)
+        pose[2, 3] = max(pose[2, 3] - self.episode.height_at(pose[0, 3], -pose[1, 3], pose[2, 3]), LOWEST)
         return Camera(self.actor.type_id, self.width, self.height, self._intrinsics, pose)
 
     def message(self, bgra: NDArray[np.uint8]) -> bytes:
@@ -57,7 +57,7 @@ class Rgb(CameraSensor):
     def measure(self) -> Iterable[bytes]:
         """One image."""
         scene = self.episode.scene(self.actor)
-        rgb = self.episode.town.renderer.render_rgb(self.camera(), np.zeros(3), *scene)
+        rgb = self.episode.town.renderer.render_rgb(self.camera(), np.zeros(3), *scene, lights_world=self.episode.lights.drawn())
         bgra = np.empty((self.height, self.width, 4), np.uint8)
         bgra[..., :3], bgra[..., 3] = rgb[..., ::-1], 255
         yield self.message(bgra)
@@ -74,7 +74,8 @@ class Labelled(CameraSensor):
 
     def measure(self) -> Iterable[bytes]:
         """One image."""
-        frame = self.episode.town.renderer.render(self.camera(), np.zeros(3), *self.episode.scene(self.actor))
+        lights = self.episode.lights.drawn()
+        frame = self.episode.town.renderer.render(self.camera(), np.zeros(3), *self.episode.scene(self.actor), lights_world=lights)
         bgra = np.zeros((self.height, self.width, 4), np.uint8)
         bgra[..., 3] = 255
         if self.stream == Stream.DEPTH:
