@@ -21,6 +21,7 @@ from drive.core.types import Command
 from drive.simulators.routes import BLEND, CHANGE_COST, SPACING, Route, _commands
 
 Array = NDArray[np.float64]
+Node = tuple[str, float, bool]  # lane, share of it at which it is entered, whether by a lane change
 REACH = 6.0  # m from a keypoint to a lane; farther, the route does not fit the map
 AMBIGUITY = 1.5  # m by which a candidate may be farther than the nearest lane
 CANDIDATES = 8
@@ -153,7 +154,8 @@ def _advance(
     road_map: RoadMap, before: list[Place], costs: list[float], after: list[Place], limit: float
 ) -> tuple[list[float], list[tuple[int, Way] | None]]:
     """Cost of each candidate in `after`, and (index in `before`, way) of the best way to it; None where there is none."""
-    best, came = [np.inf] * len(after), [None] * len(after)
+    best: list[float] = [np.inf] * len(after)
+    came: list[tuple[int, Way] | None] = [None] * len(after)
     for k, place in enumerate(before):
         for j, goal in enumerate(after):
             way = _way(road_map, place, goal, limit) if np.isfinite(costs[k]) else None
@@ -165,13 +167,15 @@ def _advance(
 def _way(road_map: RoadMap, start: Place, goal: Place, limit: float) -> Way | None:
     """The cheapest way between two places by A*; None where it costs more than `limit` metres.
 
-    A node is (lane, share at which it is entered, by a change): a change keeps the share, a successor is entered at 0.
+    A lane change keeps the share of the lane, a successor is entered at 0.
     """
     lanes = road_map.lanes
     end_xy, end = _pose(lanes[goal.lane], goal.s)[:2], ("", 0.0, False)
-    first = (start.lane, start.s / lanes[start.lane].length, False)
-    cost, parent, done = {first: 0.0}, {}, set()
-    queue = [(0.0, 0.0, first)]
+    first: Node = (start.lane, start.s / lanes[start.lane].length, False)
+    cost: dict[Node, float] = {first: 0.0}
+    parent: dict[Node, Node] = {}
+    done: set[Node] = set()
+    queue: list[tuple[float, float, Node]] = [(0.0, 0.0, first)]
     while queue:
         bound, reached, node = heapq.heappop(queue)
         if bound > limit:
@@ -183,7 +187,7 @@ def _way(road_map: RoadMap, start: Place, goal: Place, limit: float) -> Way | No
         done.add(node)
         lane, share = lanes[node[0]], node[1]
         left = goal.s - share * lane.length
-        steps = [(end, max(left, 0.0))] if node[0] == goal.lane and left >= -BACKWARDS else []
+        steps: list[tuple[Node, float]] = [(end, max(left, 0.0))] if node[0] == goal.lane and left >= -BACKWARDS else []
         steps += [((k, 0.0, False), (1.0 - share) * lane.length) for k in lane.successors]
         steps += [((k, share, True), CHANGE_COST) for k in (lane.left_neighbor, lane.right_neighbor) if k]
         for other, price in steps:
@@ -200,7 +204,7 @@ def _entry(lane: Lane, share: float) -> Array:
     return lane.centerline[round(share * (len(lane.centerline) - 1)), :2]
 
 
-def _unroll(parent: dict, end: tuple[str, float, bool]) -> tuple[tuple[str, bool], ...]:
+def _unroll(parent: dict[Node, Node], end: Node) -> tuple[tuple[str, bool], ...]:
     """(lane, by a change) of the nodes between the first one and the end."""
     chain, node = [], parent[end]
     while node in parent:

@@ -95,7 +95,7 @@ def test_lane_change_happens_between_its_keypoints(at):
     middle = route.s[np.argmin(np.abs(route.path[:, 1] + radius + WIDTH / 2.0))] + 2.0
     assert middle == pytest.approx(at + 1.0, abs=2.1)
     spoken = np.array([w is Command.CHANGELANERIGHT for w in words(route)])
-    assert spoken[route.lane_index.tolist().index(1)] and {w for w in words(route)} <= {Command.LANEFOLLOW, Command.CHANGELANERIGHT}
+    assert spoken[route.lane_index.tolist().index(1)] and set(words(route)) <= {Command.LANEFOLLOW, Command.CHANGELANERIGHT}
     check_path(route)
 
 
@@ -114,7 +114,7 @@ def test_headings_choose_between_lanes_over_each_other():
     road_map = RoadMap("two", {"there": there, "back": back}, Polygons.from_rings([]))
     points = carla((80.0, 0.2), (20.0, 0.2))
     assert plan_route(road_map, points, np.array([180.0, 180.0])).lane_ids == ("back",)
-    with pytest.raises(DataError, match="keypoint 1.*cannot be reached"):
+    with pytest.raises(DataError, match=r"keypoint 1.*cannot be reached"):
         plan_route(RoadMap("one", {"there": there}, Polygons.from_rings([])), points)
 
 
@@ -123,12 +123,12 @@ def test_what_does_not_fit_the_map_is_told():
     with pytest.raises(DataError, match=r"keypoint 1 at x=40.0, y=-60.0 is more than 6 m from every lane"):
         plan_route(road_map, carla((100.0, WIDTH / 2), (40.0, 60.0)))
     cut = {k: replace(v, successors=()) if k.startswith("c") else v for k, v in road_map.lanes.items()}
-    with pytest.raises(DataError, match="keypoint 1 .*cannot be reached"):
+    with pytest.raises(DataError, match=r"keypoint 1 .*cannot be reached"):
         plan_route(RoadMap("cut", cut, road_map.polygons), carla((100.0, WIDTH / 2), (-60.0, WIDTH / 2)))
     for points in (np.zeros((1, 2)), np.zeros((2, 4)), np.full((2, 2), np.nan)):
-        with pytest.raises(DataError, match="at least two finite keypoints"):
+        with pytest.raises(DataError, match=r"at least two finite keypoints"):
             plan_route(road_map, points)
-    with pytest.raises(DataError, match="route of 0.00 m"):
+    with pytest.raises(DataError, match=r"route of 0\.00 m"):
         plan_route(road_map, carla((100.0, WIDTH / 2), (100.0, WIDTH / 2)))
 
 
