@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from drive.core.errors import DataError
-from drive.metrics.carla_bench2drive import ABILITIES, Version, ability_score, bench2drive_score, comfortness, efficiency, succeeded
+from drive.metrics.carla_bench2drive import (
+    ABILITIES,
+    Version,
+    ability_score,
+    bench2drive_score,
+    comfortness,
+    efficiency,
+    succeeded,
+)
 from drive.metrics.carla_records import Event, Failure, Infraction, RouteRecord, record_from_json
 from drive.metrics.carla_scores import Rule, infraction_penalty, leaderboard_score, record_of
 
@@ -172,7 +180,7 @@ def test_abilities():
     assert ability_score(records, shares, Version.V0_0_4).counts["Traffic_Signs"] == (2, 4)
     assert math.isnan(old.mean) and old.rate("Traffic_Signs") == 3 / 8
     assert ability_score(records, {**shares, "2": 0.5}, Version.V0_0_4).counts["Traffic_Signs"] == (1, 4)  # strictly beyond
-    with pytest.raises(DataError, match="RouteScenario_2_rep0 .*first junction"):
+    with pytest.raises(DataError, match=r"RouteScenario_2_rep0 .*first junction"):
         ability_score(records, {}, Version.V0_0_3)
 
 

@@ -125,18 +125,21 @@ def comfortness(acceleration: Array, yaw_rate: Array, forward: Array, right: Arr
 
 
 def _comfortable(acceleration: Array, yaw_rate: Array, forward: Array, right: Array) -> bool:
-    window = min(WINDOW, len(acceleration))
     turns = np.concatenate([[0.0], np.cumsum(np.round(np.diff(yaw_rate) / (2.0 * np.pi)))])
-    magnitude = savgol_filter(np.hypot(*acceleration.T), window, ORDER)
-    along = savgol_filter((acceleration * forward).sum(1), window, ORDER)
+    magnitude, along = _smooth(np.hypot(*acceleration.T)), _smooth((acceleration * forward).sum(1))
     signals = {
         "lon_acceleration": along,
-        "lat_acceleration": savgol_filter((acceleration * right).sum(1), window, ORDER),
-        "jerk": savgol_filter(magnitude, window, ORDER, deriv=1, delta=STEP),
-        "lon_jerk": savgol_filter(along, window, ORDER, deriv=1, delta=STEP),
-        "yaw_rate": savgol_filter(yaw_rate - 2.0 * np.pi * turns, window, ORDER),
+        "lat_acceleration": _smooth((acceleration * right).sum(1)),
+        "jerk": _smooth(magnitude, 1),
+        "lon_jerk": _smooth(along, 1),
+        "yaw_rate": _smooth(yaw_rate - 2.0 * np.pi * turns),
     }
     return all(bool(np.all(signal > BOUNDS[name][0]) and np.all(signal < BOUNDS[name][1])) for name, signal in signals.items())
+
+
+def _smooth(values: Array, derivative: int = 0) -> Array:
+    """(T,) Savitzky-Golay filtered, or its rate over STEP."""
+    return np.asarray(savgol_filter(values, min(WINDOW, len(values)), ORDER, deriv=derivative, delta=STEP), np.float64)
 
 
 @dataclass(frozen=True)
