@@ -145,7 +145,8 @@ def test_comfort():
     turning = np.where(np.arange(n) < 20, 0.94, 0.96)  # deg/s against a bound in rad/s; 1.93 never matters
     assert comfortness(calm, turning, forward, right) == pytest.approx(1.0 / 3.0)
     for slope, fine in ((4.1, 1.0), (4.2, 0.0), (-4.1, 1.0), (-4.2, 0.0)):  # jerk, by steps of 0.1 s
-        ramp = np.column_stack([-0.9 + 0.1 * slope * (np.arange(10) - 4.5), np.zeros(10)])
+        ramp = np.zeros((10, 2))
+        ramp[:, 0] = -0.9 + 0.1 * slope * (np.arange(10) - 4.5)
         assert comfortness(ramp, still[:10], forward[:10], right[:10]) == fine, slope
     assert comfortness(np.vstack([calm[:20], np.full((19, 2), 9.0)]), still[:39], forward[:39], right[:39]) == 1.0  # a rest is dropped
     assert comfortness(np.full((10, 2), 9.0), still[:10], forward[:10], right[:10]) == 0.0  # a short route is one segment

@@ -16,7 +16,7 @@ from drive.core.errors import DataError
 from drive.metrics.carla_contacts import Contact, collisions
 from drive.metrics.carla_lanes import LaneIndex, outside_lanes, wrong_lane
 from drive.metrics.carla_progress import Ending, EndWatch, slow_checkpoints, way_outside
-from drive.metrics.carla_records import Event, Infraction
+from drive.metrics.carla_records import Event, Failure, Infraction
 from drive.metrics.carla_scores import Rule
 from drive.metrics.carla_signs import StopSign, TrafficLight, not_yielded, red_lights, stop_signs
 
@@ -68,6 +68,11 @@ class Verdict:
     ending: Ending | None  # None where the recording stops before anything ended the route
     ticks: int  # judged; what was recorded behind the ending does not count
     events: tuple[Event, ...]  # by tick
+
+    @property
+    def failure(self) -> Failure | None:
+        """What `record_of` has to be told: all other failures follow from their events."""
+        return Failure.TICKS if self.ending is Ending.TICKS else None
 
 
 def judge(rollout: RollOut, path: Array, around: Surroundings, rule: Rule) -> Verdict:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from drive.core.errors import DataError
 from drive.core.geometry import wrap_angle
@@ -55,7 +55,7 @@ class LaneIndex:
         self._rows = np.concatenate([lane.centerline for lane in self.lanes])
         self._widths = np.concatenate([np.hypot(*(lane.left - lane.right).T) for lane in self.lanes])
         self._s = np.concatenate([lane.s for lane in self.lanes])
-        self._tree = cKDTree(self._rows[:, :2])
+        self._tree = KDTree(self._rows[:, :2])
 
     def nearest(self, points: Array) -> Nearest:
         """The nearest centreline points of `points` (N, 2 or more)."""
