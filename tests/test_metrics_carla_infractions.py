@@ -13,7 +13,7 @@ from drive.metrics.carla_lanes import LaneIndex, outside_lanes, wrong_lane
 from drive.metrics.carla_progress import Blocked, Ending, Path, RouteTimeout, completion, slow_checkpoints, way_outside
 from drive.metrics.carla_records import Failure, Infraction
 from drive.metrics.carla_scores import Rule, record_of
-from drive.metrics.carla_signs import StopSign, TrafficLight, not_yielded, red_lights, stop_signs
+from drive.metrics.carla_signs import StopSign, TrafficLight, not_yielded, red_lights, stop_lines, stop_signs
 
 K = Infraction
 DT = 0.05
@@ -224,6 +224,19 @@ def test_the_same_red_light_counts_again_only_after_another():
     assert len(red_lights(twice, 2.4, (LIGHT,), np.ones((len(twice), 1), bool), index)) == 1
     both = red_lights(twice, 2.4, (LIGHT, other), np.ones((len(twice), 2), bool), index)
     assert [e.message.split()[5] for e in both] == ["21", "22", "21", "22"]
+
+
+def test_stop_lines_of_a_light():
+    """A trigger volume across both lanes of a street, 10 m before their ends: one stop line for each, at its junction."""
+    near = lane("1_0_-1", straight((0, 0), (40, 0)), successors=("1_1_-1",))
+    last = lane("1_1_-1", straight((40, 0), (60, 0)), successors=("9_0_-1",))
+    through = lane("9_0_-1", straight((60, 0), (80, 0)), is_connector=True)
+    side = lane("1_0_-2", straight((0, -WIDTH), (60, -WIDTH)))
+    index = LaneIndex([near, last, through, side])
+    stops = stop_lines(np.array([30.0, -WIDTH / 2.0]), np.pi / 2.0, 3.0, index)
+    np.testing.assert_allclose(stops, [[60.0, -WIDTH, 0.0], [60.0, 0.0, 0.0]], atol=1e-9)
+    np.testing.assert_allclose(stop_lines(np.array([70.2, 0.0]), np.pi / 2.0, 0.5, index), [[70.2, 0.0, 0.0]], atol=1e-6)
+    assert stop_lines(np.array([30.0, 0.0]), 0.0, 0.0, index).shape == (0, 3)
 
 
 SIGN = StopSign(5, np.array([50.0, -4.0]), np.array([50.0, 0.0]), np.array([1.0, 1.0]))

@@ -9,9 +9,13 @@ import pytest
 from world_maps import HALF, WIDTH, crossing, lane, oval, straight
 
 from drive.core.errors import DataError
-from drive.core.geometry import wrap_angle
+from drive.core.geometry import interpolate_poses, wrap_angle
 from drive.core.roadmap import Polygons, RoadMap
 from drive.core.types import Command
+from drive.metrics.carla_infractions import RollOut, Surroundings, judge
+from drive.metrics.carla_lanes import LaneIndex
+from drive.metrics.carla_progress import Ending
+from drive.metrics.carla_scores import Rule
 from drive.simulators.carla_route_plan import junction_share, plan_route
 from drive.simulators.carla_routes import read_routes
 from drive.simulators.opendrive import load_map
@@ -140,6 +144,15 @@ def test_junction_share():
     assert junction_share(plan_route(road_map, carla((100.0, WIDTH / 2), (40.0, WIDTH / 2)))) is None
 
 
+def driven(plan, around):
+    """The verdict on a car that follows the path, at 8 m/s."""
+    s = np.arange(0.0, plan.length, 0.4)
+    poses = interpolate_poses(plan.s, plan.path, s)
+    velocities = 8.0 * np.column_stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])])
+    run = RollOut(0.05 * np.arange(len(s), dtype=np.float64), poses, velocities, 2.4, np.full(len(s), 10.0), np.full(len(s), np.nan))
+    return judge(run, plan.path, around, Rule.LEADERBOARD_2_1)
+
+
 @pytest.mark.parametrize("town", ["Town01", "Town02", "Town04", pytest.param("Town05", marks=pytest.mark.slow)])
 def test_published_routes(town):
     pytest.importorskip("carla")
@@ -150,14 +163,19 @@ def test_published_routes(town):
     records = {r["route_id"].split("_")[1]: r for r in json.loads(RECORDS.read_text())["_checkpoint"]["records"]}
     short, long = (read_routes(p).by_towns({town})[0] for p in (BENCH2DRIVE, LONGEST6))
     assert len(short) == {"Town01": 4, "Town02": 4, "Town04": 12, "Town05": 9}[town] and len(long) == 6
+    around = Surroundings(LaneIndex(road_map.lanes.values()))
     for route in short:
         plan = plan_route(road_map, route.keypoints)
         check_path(plan)
+        assert driven(plan, around).events == (), route.id
         # CARLA's own planner starts at the next waypoint of its 1 m grid, so that its routes are up to 2 m shorter
         assert 0.0 <= plan.length - records[route.id]["meta"]["route_length"] < 2.1, route.id
     for route in long:
         plan = plan_route(road_map, route.keypoints, route.yaw)
         check_path(plan)
+        verdict = driven(plan, around)
+        assert verdict.ending is Ending.COMPLETED and verdict.completion == 100.0, route.id
+        assert verdict.events == (), route.id  # in the lanes of the route, in its direction, all the way
         chord = np.hypot(*np.diff(route.keypoints[:, :2], axis=0).T).sum()
         assert 1.0 < plan.length / chord < 1.15, route.id
         gaps = [np.hypot(*(plan.path[:, :2] - xy).T).min() for xy in route.keypoints[:, :2] * (1.0, -1.0)]

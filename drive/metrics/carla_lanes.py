@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from drive.core.errors import DataError
-from drive.core.geometry import wrap_angle
+from drive.core.geometry import interpolate_poses, wrap_angle
 from drive.core.roadmap import Lane
 
 Array = NDArray[np.float64]
@@ -60,7 +60,8 @@ class LaneIndex:
     def nearest(self, points: Array) -> Nearest:
         """The nearest centreline points of `points` (N, 2 or more)."""
         xy = np.asarray(points, float)[:, :2]
-        near = np.asarray(self._tree.query(xy, k=min(NEIGHBOURS, len(self._rows)))[1]).reshape(len(xy), -1)
+        count = min(NEIGHBOURS, len(self._rows))
+        near = np.asarray(self._tree.query(xy, k=count)[1]).reshape(len(xy), count)
         first = np.concatenate([near, np.maximum(near - 1, 0)], axis=1)  # segments that begin and that end at those points
         second = np.minimum(first + 1, len(self._rows) - 1)
         joined = self._owner[first] == self._owner[second]
@@ -93,6 +94,23 @@ class LaneIndex:
                 break
             found.append([np.interp(at, current.s, current.centerline[:, k]) for k in (0, 1)])
         return np.array(found)
+
+
+    def before_junction(self, lane: int, s: float) -> Array:
+        """(3,) pose of the last point before a junction on the way from `s` m on lane number `lane`, always on into the first successor.
+
+        The point itself where it lies in a junction; the end of the road where there is none.
+        """
+        current, seen = self.lanes[lane], {lane}
+        if current.is_connector:
+            return interpolate_poses(current.s, current.centerline, np.array([s]))[0]
+        while current.successors and current.successors[0] in self._number:
+            following = self._number[current.successors[0]]
+            if self._junction[following] or following in seen:
+                break
+            seen.add(following)
+            current = self.lanes[following]
+        return current.centerline[-1]
 
 
 def outside_lanes(positions: Array, driving: LaneIndex, parking: LaneIndex | None) -> NDArray[np.bool_]:

@@ -44,6 +44,18 @@ class StopSign:
     half_size: Array  # (2,) half extents along the world's x and y, m
 
 
+def stop_lines(trigger: Array, heading: float, half_extent: float, driving: LaneIndex) -> Array:
+    """(K, 3) stop poses of the lanes under a light's trigger volume: centre (2,), heading of its actor, half extent along it, m.
+
+    Lanes are looked for every metre over nine tenths of the volume, so that it does not reach into the next one, and followed to the junction.
+    """
+    offsets = np.arange(-0.9 * half_extent, 0.9 * half_extent, 1.0)
+    found = driving.nearest(trigger + offsets[:, None] * [np.cos(heading), np.sin(heading)])
+    new = np.concatenate([[True], np.diff(found.road_lane) != 0])[: len(offsets)]
+    rows = [driving.before_junction(int(found.lane[i]), float(found.s[i])) for i in np.flatnonzero(new)]
+    return np.array(rows).reshape(-1, 3)
+
+
 def red_lights(poses: Array, half_length: float, lights: tuple[TrafficLight, ...], red: NDArray[np.bool_], driving: LaneIndex) -> list[Event]:
     """Events of the tail of the car crossing a stop line of its lane while the light is red; the same light not twice in a row.
 
