@@ -18,6 +18,7 @@ from drive.core.errors import DataError
 from drive.core.geometry import interpolate_poses, wrap_angle
 from drive.core.roadmap import Lane, RoadMap
 from drive.core.types import Command
+from drive.simulators.carla_routes import CarlaScenario
 from drive.simulators.routes import BLEND, CHANGE_COST, SPACING, Route, _commands
 
 Array = NDArray[np.float64]
@@ -30,6 +31,7 @@ OFFSET_COST = 10.0  # m of way that a metre between keypoint and lane is worth
 HEADING_COST = 20.0  # m of way that a radian between keypoint and lane is worth, where the file has headings
 BACKWARDS = 2.0  # m that a keypoint may lie behind the one before it: published ones are rounded to 0.1 m
 DETOUR, MARGIN = 3.0, 300.0  # a first search stops at 3 times the distance plus 300 m
+TRIGGER_REACH, TRIGGER_TURN = 2.0, np.radians(10.0)  # m, rad between a trigger point and the route
 JUNCTION_ROOM = 8  # points behind the start of the first junction, from which Bench2Drive counts it as passed
 
 
@@ -82,9 +84,24 @@ def plan_route(road_map: RoadMap, keypoints: Array, yaw: Array | None = None) ->
     return _route(road_map, _legs(road_map, *_chain(road_map, xy, places)))
 
 
+def trigger_station(route: Route, scenario: CarlaScenario) -> float | None:
+    """m along the route at which a scenario triggers: the first path point within 2 m and 10 degrees of its trigger point, heights aside.
+
+    None where there is none: the leaderboard (route_parser.py) leaves such a scenario out, a runner has to count it.
+    """
+    x, y, _, yaw = scenario.trigger.tolist()
+    near = np.hypot(route.path[:, 0] - x, route.path[:, 1] + y) < TRIGGER_REACH
+    along = np.abs(wrap_angle(route.path[:, 2] + np.radians(yaw))) < TRIGGER_TURN
+    found = np.flatnonzero(near & along)
+    return float(route.s[found[0]]) if len(found) else None
+
+
 def junction_share(route: Route) -> float | None:
-    """The share of the route (0..1 and above) at which its first junction counts as passed in Bench2Drive's test of traffic signs:
-    (number of its first point inside a junction + 8) / points, on a path of 1 m (tools/ability_benchmark.py). None without a junction."""
+    """The share of the route (0..1 and above) at which its first junction counts as passed in Bench2Drive's test of traffic signs.
+
+    (Number of the first point inside a junction + 8) / points, on a path of 1 m (tools/ability_benchmark.py). CARLA's own planner starts up
+    to 2 m later, so that its share may differ by two points. None without a junction.
+    """
     inside = np.flatnonzero(route.is_connector)
     return (int(inside[0]) + 1 + JUNCTION_ROOM) / len(route) if len(inside) else None
 

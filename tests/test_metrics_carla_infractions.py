@@ -373,5 +373,7 @@ def test_what_cannot_be_judged_is_told():
     for field, value in (("velocities", np.zeros((3, 2))), ("traffic", np.zeros(3)), ("poses", np.full_like(good.poses, np.nan))):
         with pytest.raises(DataError, match="roll-out"):
             replace(good, **{field: value})
+    with pytest.raises(DataError, match="speed limit at 0 s is 0.0"):
+        judge(replace(good, speed_limits=np.zeros(len(good.times))), road(100), AROUND, Rule.LEADERBOARD_2_0)
     with pytest.raises(DataError, match="nothing to judge"):
         rollout(np.zeros((0, 3)))

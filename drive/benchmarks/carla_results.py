@@ -35,7 +35,7 @@ LABELS: tuple[tuple[str, Infraction], ...] = (
 
 
 def read_results(path: str | Path) -> tuple[RouteRecord, ...]:
-    """The finished and failed records of a results.json or merged.json, in the file's order. Raises DataError on any other file."""
+    """All records of a results.json or merged.json, in the file's order, those of routes that failed or still run too. Raises DataError on any other file."""
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST_FILE:

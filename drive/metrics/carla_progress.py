@@ -132,7 +132,9 @@ class RouteTimeout:
         self.path, self.index, self.start, self.allowed = path, 0, math.nan, LEAST_TIMEOUT
 
     def step(self, time: float, x: float, y: float, speed_limit: float) -> bool:
-        """Whether the time is up at `time` s; `speed_limit` in m/s is that of the place."""
+        """Whether the time is up at `time` s; `speed_limit` in m/s is that of the place. Raises DataError where that is not above 0."""
+        if not speed_limit > 0.0:
+            raise DataError(f"the speed limit at {time:g} s is {speed_limit} m/s: the route's timeout takes one above 0")
         self.start = time if math.isnan(self.start) else self.start
         at = self.path.advance(self.index, self.window, x, y)
         self.allowed += (self.path.s[at] - self.path.s[self.index]) / (SLOWEST_SHARE * speed_limit)

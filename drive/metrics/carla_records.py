@@ -162,6 +162,10 @@ def record_from_json(data: Any, where: str) -> RouteRecord:
 
 def _number(group: Any, name: str, of: str, where: str) -> float:
     value = group.get(name) if isinstance(group, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{where}: {of}.{name} is {value!r}, no finite number")
-    return float(value)
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{where}: {of}.{name} is {str(value)[:40]!r}, no finite number")
+    return number
