@@ -1,19 +1,24 @@
 """The leaderboard's criteria on small roll-outs of known answer: a straight road along x, a car, and one thing that goes wrong."""
 
+import gzip
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from world_maps import WIDTH, crossing, lane, straight
 
 from drive.core.errors import DataError
+from drive.core.geometry import wrap_angle
+from drive.metrics import carla_progress
 from drive.metrics.carla_contacts import Contact, Others, box_contacts, collisions, kind_of
 from drive.metrics.carla_infractions import RollOut, Surroundings, judge
 from drive.metrics.carla_lanes import LaneIndex, outside_lanes, wrong_lane
-from drive.metrics.carla_progress import Blocked, Ending, Path, RouteTimeout, completion, slow_checkpoints, way_outside
+from drive.metrics.carla_progress import Blocked, Ending, RouteTimeout, completion, slow_checkpoints, way_outside
 from drive.metrics.carla_records import Failure, Infraction
 from drive.metrics.carla_scores import Rule, record_of
 from drive.metrics.carla_signs import StopSign, TrafficLight, not_yielded, red_lights, stop_lines, stop_signs
+from drive.simulators.opendrive import load_map
 
 K = Infraction
 DT = 0.05
@@ -69,7 +74,7 @@ def test_completion():
     beside = drive(0.0, 120.0, 10.0, y=12.0)  # passes all points, is never near the end, but shows 100 by rounding
     assert completion(path, beside)[-1] == 100.0
     with pytest.raises(DataError, match="two finite poses"):
-        Path(np.zeros((1, 3)))
+        carla_progress.Path(np.zeros((1, 3)))
 
 
 def test_route_deviation():
@@ -119,10 +124,10 @@ def test_tick_limit_is_bench2drives_alone():
 
 def test_route_timeout():
     """300 s, and a second for each metre at a limit of 10 m/s."""
-    half = RouteTimeout(Path(road(100)))
+    half = RouteTimeout(carla_progress.Path(road(100)))
     assert not any(half.step(float(t), min(0.5 * t, 50.25), 0.0, 10.0) for t in range(351))
     assert half.step(351.0, 50.25, 0.0, 10.0)
-    slow = RouteTimeout(Path(road(100)))
+    slow = RouteTimeout(carla_progress.Path(road(100)))
     assert not slow.step(7.0, 0.0, 0.0, 10.0) and not slow.step(307.0, 0.0, 0.0, 10.0) and slow.step(307.1, 0.0, 0.0, 10.0)
     times = np.arange(400.0)
     creeping = RollOut(
@@ -373,7 +378,33 @@ def test_what_cannot_be_judged_is_told():
     for field, value in (("velocities", np.zeros((3, 2))), ("traffic", np.zeros(3)), ("poses", np.full_like(good.poses, np.nan))):
         with pytest.raises(DataError, match="roll-out"):
             replace(good, **{field: value})
-    with pytest.raises(DataError, match="speed limit at 0 s is 0.0"):
+    with pytest.raises(DataError, match=r"speed limit at 0 s is 0\.0"):
         judge(replace(good, speed_limits=np.zeros(len(good.times))), road(100), AROUND, Rule.LEADERBOARD_2_0)
     with pytest.raises(DataError, match="nothing to judge"):
         rollout(np.zeros((0, 3)))
+
+
+def test_nearest_lanes_are_those_of_carlas_map():
+    """The same road and lane as carla.Map.get_waypoint says, and the same distance, all over a town."""
+    carla = pytest.importorskip("carla")
+    path = Path(__file__).resolve().parents[1].parent / "shared/data/real/autonomousvision__py123d/src/py123d/parser/opendrive/carla_maps"
+    if not (path / "Town02.xodr.gz").is_file():
+        pytest.skip("CARLA's towns are not at hand")
+    lanes = load_map(path / "Town02.xodr.gz").lanes
+    index, town = LaneIndex(lanes.values()), carla.Map("Town02", gzip.decompress((path / "Town02.xodr.gz").read_bytes()).decode())
+    rng = np.random.default_rng(3)
+    centres = np.concatenate([v.centerline for v in lanes.values()])
+    points = centres[rng.integers(len(centres), size=400), :2] + rng.normal(0.0, 2.0, (400, 2))
+    near, same, gaps = index.nearest(points), 0, []
+    for i, (x, y) in enumerate(points.tolist()):
+        waypoint = town.get_waypoint(carla.Location(x, -y, 0.0))
+        at = waypoint.transform.location
+        gaps.append(np.hypot(at.x - x, -at.y - y) - near.distance[i])
+        road, _, number = index.lanes[near.lane[i]].id.split("_")
+        if (int(road), int(number)) == (waypoint.road_id, waypoint.lane_id):
+            same += 1
+            assert near.width[i] == pytest.approx(waypoint.lane_width, abs=0.02)
+            assert abs(wrap_angle(near.heading[i] + np.radians(waypoint.transform.rotation.yaw))) < 0.1
+            assert near.is_junction[i] == waypoint.is_junction
+    assert same > 370  # where connectors lie over each other, either is the nearest
+    assert np.median(np.abs(gaps)) < 0.001 and min(gaps) > -0.02 and max(gaps) < 0.3  # carla's own search is not quite the nearest in curves

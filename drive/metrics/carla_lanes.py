@@ -1,7 +1,8 @@
 """The lanes under a car as CARLA's map tells them, and the way outside the lanes of the route.
 
 Source: scenario_runner atomic_criteria.py, OutsideRouteLanesTest, as leaderboard 2.x and Bench2Drive use it. `LaneIndex` answers what
-carla.Map.get_waypoint does, on a RoadMap: the nearest point of any centreline, flat.
+carla.Map.get_waypoint does, on a RoadMap: the nearest point of any centreline. It is flat: where one road lies over another, either may be
+the nearest, which carla.Map tells apart by height.
 """
 
 from __future__ import annotations
