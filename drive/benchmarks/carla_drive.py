@@ -171,7 +171,8 @@ def _drive(simulator: CarlaSimulator, planner: Any, recording: _Recording, compa
             over = recording.tick()
             if over:
                 break
-        simulator.look()
+        if not over:
+            simulator.look()
     return None, float(np.mean(took)) if took else 0.0
 
 

@@ -92,15 +92,16 @@ class _Driver:
                 if route.town not in session.towns():
                     raise _Absent(f"route {route.id}: the server has no town {route.town}; it has {', '.join(session.towns())}")
                 return drive_route(session, route, self._planner, self._config, self._add)
-            except RuntimeError as error:  # of the carla client: time-out, lost connection
+            except (DataError, _Absent) as error:
+                raise _Absent(f"route {route.id}: {str(error).removeprefix(f'route {route.id}: ')}") from error
+            except (RuntimeError, DriveError) as error:  # of the carla client: time-out, lost connection; a camera that stays silent
                 self.close()
                 if attempt == RETRIES:
                     return self._crashed(route, str(error))
-            except DataError as error:
-                raise _Absent(f"route {route.id}: {error}") from error
         raise AssertionError("unreachable")
 
     def _crashed(self, route: CarlaRoute, why: str) -> DrivenRoute:
+        tqdm.write(f"route {route.id}: the simulation crashed {RETRIES + 1} times ({why})")
         record = record_of(f"RouteScenario_{route.id}_rep0", (), 0.0, self._config.rule, failure=Failure.SIMULATION, texts={"town_name": route.town})
         return DrivenRoute(record, np.zeros((0, 3)), 0.0, 0.0, 0.0)
 
