@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.core.errors import DriveError
-from drive.core.geometry import compose
+from drive.core.geometry import arc_length, compose, interpolate_poses, project, relative
 from drive.core.protocols import Planner, PrivilegedPlanner
-from drive.core.types import AgentType, Camera, Plan, PlanStatus, Privileged, Tracks
+from drive.core.types import AgentType, Camera, Plan, PlanStatus, Privileged, Tracks, Trajectory
 from drive.metrics.carla_contacts import Contact
 from drive.metrics.carla_infractions import RollOut, Surroundings, judge
 from drive.metrics.carla_lanes import LaneIndex
@@ -21,15 +21,16 @@ from drive.metrics.carla_progress import EndWatch
 from drive.metrics.carla_records import Failure, RouteRecord
 from drive.metrics.carla_scores import Rule, record_of
 from drive.metrics.carla_signs import StopSign, TrafficLight
+from drive.planners.route_follower import RouteFollower
 from drive.simulators.carla_route_plan import plan_route
 from drive.simulators.carla_routes import CarlaRoute
 from drive.simulators.carla_session import Session
-from drive.simulators.carla_simulator import CarlaSimulator
+from drive.simulators.carla_simulator import PLAN_S, CarlaSimulator
 from drive.simulators.carla_town import ClientTown
 from drive.simulators.routes import Route
 
 Array = NDArray[np.float64]
-WARM_TICKS = 20  # before the clock starts, so that the car stands on its wheels and the traffic moves
+CREEP, CREEP_SPEED, STILL = 1.5, 3.0, 0.1  # s, m/s; m/s below which a car stands
 RED, YELLOW = "Red", "Yellow"
 BAR = (0.6, 3.2, 1.5)  # m, of the barrier that stands for a red light to planners that read the ground truth
 
@@ -42,6 +43,8 @@ class DriveConfig:
     seed: int = 0
     cameras: tuple[Camera, ...] = (Camera.front(),)  # of planners that see; those that read the ground truth get none
     latency: float | None = 0.0  # s between a plan's observation and its coming to the car; None takes what each plan really took
+    run_up: float = 0.0  # s at the start that the route follower drives: planners that learnt from drives in motion cannot start one
+    creep_after: float = 0.0  # s of standing still after which the car creeps for CREEP s, as TransFuser's does (Chitta et al. 2022); 0 never
     vehicles: int = 20  # of the background traffic
     walkers: int = 10
 
@@ -157,13 +160,23 @@ def _drive(simulator: CarlaSimulator, planner: Any, recording: _Recording, compa
     """Why it ended, where the planner was to blame; mean seconds of a plan."""
     took: list[float] = []
     over = recording.tick()
+    follower = RouteFollower()
+    still = 0.0  # s that the car has stood
     while not over:
         begun = time.perf_counter()
-        plan = ask(planner, simulator, recording.town)
-        took.append(time.perf_counter() - begun)
-        if plan.trajectory is None:
-            return Failure.AGENT, float(np.mean(took))
-        latency = took[-1] if config.latency is None else config.latency
+        if simulator.time_s < config.run_up - 1e-6:
+            plan, latency = follower.plan_privileged([simulator.privileged()])[0], 0.0
+        elif config.creep_after and still >= config.creep_after:
+            plan, latency = _creep(simulator), 0.0
+            still = still if still < config.creep_after + CREEP - 1e-6 else 0.0
+        else:
+            plan = ask(planner, simulator, recording.town)
+            took.append(time.perf_counter() - begun)
+            if plan.trajectory is None:
+                return Failure.AGENT, float(np.mean(took))
+            latency = took[-1] if config.latency is None else config.latency
+        standing = float(simulator.state[3]) < STILL
+        still = still + PLAN_S if standing or still >= config.creep_after > 0.0 else 0.0
         for _ in simulator.follow(plan, latency):
             if company is not None:
                 company.before_tick()
@@ -174,6 +187,16 @@ def _drive(simulator: CarlaSimulator, planner: Any, recording: _Recording, compa
         if not over:
             simulator.look()
     return None, float(np.mean(took)) if took else 0.0
+
+
+def _creep(simulator: CarlaSimulator) -> Plan:
+    """A plan along the route at CREEP_SPEED."""
+    scene = simulator.privileged()
+    line = scene.centerline_world
+    s = arc_length(line)
+    at, _ = project(line[:, :2], scene.ego.pose_world[:2])
+    ahead = interpolate_poses(s, line, np.minimum(at + CREEP_SPEED * PLAN_S * np.arange(1, 11), s[-1]))
+    return Plan(Trajectory(relative(scene.ego.pose_world, ahead), PLAN_S))
 
 
 def ask(planner: Any, simulator: CarlaSimulator, town: ClientTown) -> Plan:

@@ -22,9 +22,17 @@ def run_closed_loop(config: dict[str, Any]) -> int:
     from drive.metrics.carla_scores import Rule
     from drive.report.closed_loop import closed_loop_table, route_table, timing_line
 
-    require_at_least(config, {"workers": 1, "vehicles": 0, "walkers": 0, "max_routes": 0, "timeout": 1, "port": 1}, "settings of eval")
+    require_at_least(config, {"workers": 1, "vehicles": 0, "walkers": 0, "max_routes": 0, "timeout": 1, "port": 1, "run_up": 0, "creep_after": 0}, "settings of eval")
     chosen = named_routes(config["routes"], config["town"], config["max_routes"])
-    drive = DriveConfig(Rule(config["benchmark"]["rule"]), config["seed"], latency=latency_of(config["latency"]), vehicles=config["vehicles"], walkers=config["walkers"])
+    drive = DriveConfig(
+        Rule(config["benchmark"]["rule"]),
+        config["seed"],
+        latency=latency_of(config["latency"]),
+        run_up=config["run_up"],
+        creep_after=config["creep_after"],
+        vehicles=config["vehicles"],
+        walkers=config["walkers"],
+    )
     maps = Path(config["maps"]) if config["maps"] else None
     if maps is not None and not maps.is_dir():
         raise ConfigError(f"maps={maps}: there is no such folder")

@@ -34,14 +34,13 @@ def run(argv: list[str]) -> int:
 
     from drive.benchmarks.evaluate import evaluate
     from drive.benchmarks.named import make_benchmark
+    from drive.cli.closed_loop import CLOSED_LOOP, run_closed_loop
     from drive.cli.config import load_config
     from drive.cli.schema import require_at_least
     from drive.core.errors import ConfigError
     from drive.datasets.select import asked_for, readable, select, spread
     from drive.report.plans import add_evaluation, refuse_other_results
     from drive.report.tables import counted, text_table
-
-    from drive.cli.closed_loop import CLOSED_LOOP, run_closed_loop
 
     config: Any = OmegaConf.to_container(load_config("eval", addressed(argv)), resolve=True)
     if config["benchmark"]["name"] in CLOSED_LOOP:
