@@ -6,7 +6,6 @@ the pedal. So the gains belong to ticks and not to seconds.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from drive.simulators.carla_server.layouts import ServerError, numbers
@@ -14,6 +13,7 @@ from drive.simulators.carla_server.layouts import ServerError, numbers
 GAINS = (0.15, 0.0, 0.25, 0.01, 0.0, 0.01)  # CARLA's: speed kp, ki, kd, acceleration kp, ki, kd
 FASTER, SLOWER = 3.0, 8.0  # m/s^2 at most where the client does not say
 STANDING = 0.1  # m/s
+SMOOTH = 0.2  # s over which the measured acceleration is smoothed: one tick's jerk would send the pedal from end to end
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Ackermann:
 
     def _reset(self) -> None:
         self._speed, self._accel = Pid(*self.gains[:3]), Pid(*self.gains[3:])
-        self._wanted = self._pedal = self._before = 0.0
+        self._wanted = self._pedal = self._before = self._accelerated = 0.0
 
     def drive(self, target: list | None) -> None:
         """Follow carla.VehicleAckermannControl, or nothing any more. Raises ServerError where it is not finite."""
@@ -74,13 +74,12 @@ class Ackermann:
         backwards = wanted < 0.0
         sign = -1.0 if backwards else 1.0
         wanted, speed = abs(wanted), sign * speed
-        acceleration, self._before = (speed - self._before) / dt, speed
+        self._accelerated += ((speed - self._before) / dt - self._accelerated) * min(dt / SMOOTH, 1.0)
+        self._before = speed
         if wanted < STANDING and abs(speed) < STANDING:
             self._wanted = self._pedal = 0.0
             return 0.0, turn, 1.0, backwards
         faster, slower = (abs(limit), abs(limit)) if limit else (FASTER, SLOWER)
         self._wanted = min(max(self._wanted + self._speed.run(wanted, speed, dt), -slower), faster)
-        self._pedal = min(max(self._pedal + self._accel.run(self._wanted, acceleration, dt), -1.0), 1.0)
-        if not math.isfinite(self._pedal):
-            self._reset()
+        self._pedal = min(max(self._pedal + self._accel.run(self._wanted, self._accelerated, dt), -1.0), 1.0)
         return max(self._pedal, 0.0), turn, max(-self._pedal, 0.0), backwards

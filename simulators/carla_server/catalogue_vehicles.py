@@ -76,7 +76,7 @@ COLOURS = ("40,70,120", "180,30,30", "230,230,230", "20,20,20", "120,120,125")
 # What nobody publishes, so chosen that the MKZ accelerates and brakes as road tests found (tests/test_simulators_carla_physics.py).
 TRANSMITTED = 0.765  # of the engine's power that reaches the road
 LAUNCH, LAUNCH_POWER = 3.83, 107.9  # m/s^2 at low speed of a car with so many W/kg; of others as the square root of their power
-BRAKES = 1.135  # of what the tyres hold sideways
+BRAKES = 1.1106  # of what the tyres hold sideways
 SLEEK, BLUNT, FULL, RIDER = 0.27, 0.5, 0.9, 0.4  # drag coefficients; share of width times height; m^2 of a two-wheeler
 TURNING = 0.92  # of mass times the distances of both axles from the middle: moment of inertia
 WHEELS = {"truck": 0.50, "bus": 0.40, "van": 0.35, "motorcycle": 0.31, "bicycle": 0.34}  # m, radius

@@ -42,7 +42,7 @@ class CarParams:
     rear: float = 1.425
     front_stiffness: float = 11.0  # 1/rad, force of the front tyres sideways as a multiple of their load
     rear_stiffness: float = 14.5
-    grip: float = 0.90  # of the tyres on a dry road, sideways
+    grip: float = 0.92  # of the tyres on a dry road, sideways
     max_steer: float = math.radians(34.9)  # at the wheels
     steer_rate: float = math.radians(60.0)  # rad/s at the wheels
     pull: float = 6500.0  # N at most
@@ -111,7 +111,7 @@ def _advance(s, throttle, wheel, brake, hand, reverse, p, h):
     steer = s[STEER]
     drive, slow, resistance = _forces(v, throttle, brake, hand, reverse, p)
     new_v = _towards(v + drive / mass * h, 0.0, (slow + resistance) / mass * h)
-    mix = min(max((v - BLEND_LOW) / (BLEND_HIGH - BLEND_LOW), 0.0), 1.0)
+    mix = min(max((math.hypot(v, side) - BLEND_LOW) / (BLEND_HIGH - BLEND_LOW), 0.0), 1.0)
     new_side, new_turn = 0.0, 0.0
     if mix > 0.0:
         used = min((abs(drive) + slow) / (ALONG * hold * mass), 1.0)
@@ -120,8 +120,9 @@ def _advance(s, throttle, wheel, brake, hand, reverse, p, h):
         top_f, top_r = FRONT * p[GRIP] * load_f * left, p[GRIP] * load_r * left
         if hand:
             top_r *= LOCKED
-        force_f = top_f * math.tanh(p[CF] * load_f * (steer - math.atan2(side + lf * turn, v)) / top_f)
-        force_r = top_r * math.tanh(-p[CR] * load_r * math.atan2(side - lr * turn, v) / top_r)
+        ahead = steer if v > 0.0 else -steer
+        force_f = top_f * math.tanh(p[CF] * load_f * (ahead - math.atan2(side + lf * turn, abs(v))) / top_f)
+        force_r = top_r * math.tanh(-p[CR] * load_r * math.atan2(side - lr * turn, abs(v)) / top_r)
         new_side = side + ((force_f * math.cos(steer) + force_r) / mass - v * turn) * h
         new_turn = turn + (lf * force_f * math.cos(steer) - lr * force_r) / inertia * h
         new_v += (side * turn - force_f * math.sin(steer) / mass) * h * mix
