@@ -66,12 +66,19 @@ def hits():
     return server().episode.collisions.hits
 
 
+def gather(count):
+    """All hits of `count` ticks."""
+    told = []
+    tick(count, lambda: told.extend(hits()))
+    return told
+
+
 def test_two_cars_crash_and_keep_their_momentum():
     one, two = spawn(MKZ), spawn(MKZ, x=10.0, yaw=180.0)
     call("set_actor_target_velocity", one, [20.0, 0.0, 0.0])
     call("set_actor_target_velocity", two, [0.0, 0.0, 0.0])
     told: list = []
-    before = after = None
+    before = after = np.zeros(3)
     for _ in range(20):
         before = MASS * (velocity(one) + velocity(two))
         tick()
@@ -110,8 +117,7 @@ def test_a_house_stops_a_car():
     c, s = math.cos(house[2]), math.sin(house[2])
     car = spawn(MKZ, x=house[0] - c * away - FAR, y=house[1] - s * away - FAR, yaw=math.degrees(house[2]))
     call("set_actor_target_velocity", car, [15.0 * c, 15.0 * s, 0.0])
-    told = []
-    tick(60, lambda: told.extend(hits()))
+    told = gather(60)
     reach = abs((episode.pose(car)[0] - house[0]) * c + (episode.pose(car)[1] - house[1]) * s)
     assert told and told[0].other == 0 and told[0].other_type == "static.building"
     assert reach > house[3] + 0.9 * LENGTH / 2.0 and np.hypot(*velocity(car)[:2]) < 3.0
@@ -124,8 +130,7 @@ def test_things_stop_a_car_unless_they_are_flat_or_switched_off(thing, stops):
         prop, car = spawn(thing, x=8.0), spawn(MKZ)
         call("set_actor_collisions", prop, not ghost)
         call("set_actor_target_velocity", car, [10.0, 0.0, 0.0])
-        told = []
-        tick(30, lambda: told.extend(hits()))
+        told = gather(30)
         assert (place(car)[0] < 6.0) == bool(told) == (stops and not ghost)
         assert not told or (told[0].actor, told[0].other, told[0].other_type) == (car, prop, thing)
 
@@ -146,8 +151,7 @@ def test_a_walker_who_is_invincible_is_pushed_and_walks_on():
     walker, car = spawn(WALKER, x=6.0, z=1.0), spawn(MKZ)
     call("apply_control_to_walker", walker, [[0.0, 1.0, 0.0], 0.1, False])
     call("set_actor_target_velocity", car, [8.0, 0.0, 0.0])
-    told = []
-    tick(20, lambda: told.extend(hits()))
+    told = gather(20)
     assert {(h.actor, h.other) for h in told} == {(car, walker), (walker, car)}
     assert place(walker)[0] > 7.0 and velocity(car)[0] > 5.0
     call("destroy_actor", car)

@@ -9,8 +9,13 @@ import pytest
 from drive.simulators.carla_server.contacts import CELL, MOST, SLOP, cell_key, overlap, resolve
 
 
-def box(x, y, yaw=0.0, length=4.0, width=2.0, z=0.8, height=1.6):
-    return [x, y, yaw, length / 2.0, width / 2.0, z, height / 2.0]
+BOX = {"x": 0.0, "y": 0.0, "yaw": 0.0, "length": 4.0, "width": 2.0, "z": 0.8, "height": 1.6}
+
+
+def box(*values: float, **named: float) -> list[float]:
+    """A row of `resolve`: the values of BOX in their order, or by name."""
+    b = {**BOX, **dict(zip(BOX, values)), **named}
+    return [b["x"], b["y"], b["yaw"], b["length"] / 2.0, b["width"] / 2.0, b["z"], b["height"] / 2.0]
 
 
 def meet(boxes, velocity, mass, still=(), spin=None, inertia=None):

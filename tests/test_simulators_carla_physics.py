@@ -10,7 +10,21 @@ from drive.simulators.carla_server import physics_control
 from drive.simulators.carla_server.ackermann import Ackermann
 from drive.simulators.carla_server.catalogue import blueprints
 from drive.simulators.carla_server.layouts import ServerError
-from drive.simulators.carla_server.vehicle_model import AX, AY, FRONT, GRAVITY, STEER, VX, VY, YAW, YAW_RATE, CarParams, X, Y, step_cars
+from drive.simulators.carla_server.vehicle_model import (
+    AX,
+    AY,
+    FRONT,
+    GRAVITY,
+    STEER,
+    VX,
+    VY,
+    YAW,
+    YAW_RATE,
+    CarParams,
+    X,
+    Y,
+    step_cars,
+)
 
 MPH = 0.44704
 FOOT = 0.3048
@@ -83,7 +97,8 @@ def test_path_closes_after_a_slow_circle():
     state = np.zeros((1, 9))
     state[0, [VX, STEER]] = 2.0, 0.3
     car = replace(MKZ, rolling=0.0, coasting=0.0, drag=0.0)
-    wheel = 0.3 / (MKZ.max_steer * np.interp(7.2, *zip(*MKZ.curve)))
+    speeds, shares = np.array(MKZ.curve).T
+    wheel = 0.3 / (MKZ.max_steer * float(np.interp(7.2, speeds, shares)))
     radius = 2.85 / math.tan(0.3)
     rows = drive(car, 2.0 * math.pi * radius / 2.0, state=state, wheel=wheel, dt=0.01)
     assert rows[-1, YAW + 1] == pytest.approx(2.0 * math.pi, abs=0.01)
