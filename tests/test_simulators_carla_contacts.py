@@ -8,7 +8,6 @@ import pytest
 
 from drive.simulators.carla_server.contacts import CELL, MOST, SLOP, cell_key, overlap, resolve
 
-
 BOX = {"x": 0.0, "y": 0.0, "yaw": 0.0, "length": 4.0, "width": 2.0, "z": 0.8, "height": 1.6}
 
 
