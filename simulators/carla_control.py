@@ -15,6 +15,7 @@ from drive.core.vehicle import VehicleParams, simulate
 
 Array = NDArray[np.float64]
 STANDING, HOLD = 0.3, 0.6  # m/s of a plan that stands; brake that holds the car then
+SLIP_SPEED, SLIP_GAIN = 3.0, 0.15  # m/s above which tyre slip is observed; of each observation
 AIR = 1.225  # kg/m^3
 
 
@@ -63,20 +64,30 @@ class Controller(Protocol):
 
 
 class LqrController:
-    """The tracker of NAVSIM's score and of the embedded world, its acceleration and wheel angle turned into pedals and steer."""
+    """The tracker of NAVSIM's score and of the embedded world, its acceleration and wheel angle turned into pedals and steer.
+
+    Its bicycle knows no tyre slip: the wheel angle that a real car takes beyond the bicycle's for the yaw rate it has is observed and added.
+    """
 
     def __init__(self, vehicle: VehicleParams, response: CarResponse) -> None:
         self.vehicle, self.response = vehicle, response
+        self._slip = 0.0  # rad of wheel angle beyond the bicycle's
 
     def control(self, state: Array, reference: Reference, t: float) -> tuple[float, float, float]:
         """See Controller."""
         targets = reference.at(t + DT * np.arange(HORIZON + 2))
         if _stands(targets) and state[3] < 2.0 * STANDING:
-            return 0.0, float(state[7] / self.response.max_steer), HOLD
-        after = simulate(state[None], targets[None], self.vehicle)[0, 1]
+            self._slip = 0.0
+            return 0.0, float(np.clip(state[7] / self.response.max_steer, -1.0, 1.0)), HOLD
+        if state[3] > SLIP_SPEED:
+            seen = float(state[7]) - math.atan(self.vehicle.wheel_base * state[9] / state[3])
+            self._slip += SLIP_GAIN * (seen - self._slip)
+        start = state.copy()
+        start[7] -= self._slip
+        after = simulate(start[None], targets[None], self.vehicle)[0, 1]
         acceleration = state[5] + (after[5] - state[5]) * (self.vehicle.tau_acceleration + DT) / DT  # undoes the actuator's lag, which the car has itself
         throttle, brake = self.response.pedals(float(acceleration), float(state[3]))
-        wheel = state[7] + (after[7] - state[7]) * (self.vehicle.tau_steering + DT) / DT
+        wheel = start[7] + (after[7] - start[7]) * (self.vehicle.tau_steering + DT) / DT + self._slip
         return throttle, float(np.clip(wheel / self.response.max_steer, -1.0, 1.0)), brake
 
 

@@ -19,7 +19,7 @@ POLL_S = 0.05
 class ServerProcess:
     """A server of our own on two free ports of this machine; use it as a context."""
 
-    def __init__(self, town: str, seed: int = 0, maps: Path | None = None, gnss: str = "0.9.16") -> None:
+    def __init__(self, town: str = "test_c", seed: int = 0, maps: Path | None = None, gnss: str = "0.9.16") -> None:
         self._options = ["--map", town, "--seed", str(seed), "--gnss", gnss, "--port", "0", "--synchronous"]
         self._options += ["--maps", str(maps)] if maps is not None else []
         self._process: subprocess.Popen | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,12 @@ class CarlaSimulator:
         self.tick = 0
         self.route_index = 0
         self._boxes: dict[int, tuple[AgentType, Array, Array]] = {}  # type, size, middle in the actor's frame
-        self._speeds: list[dict[int, float]] = []
         self.frame = session.world.tick()
         self.states: list[Array] = [self.ego.state()]
+        self._plans: list[tuple[float, float, Reference]] = []  # (time from which it is in force, time it was made, its poses), newest first
         self._images: list[NDArray[np.uint8]] = []
         self._poses: list[Array] = []
-        self._look()
+        self.look()
 
     @property
     def time_s(self) -> float:
@@ -52,7 +53,8 @@ class CarlaSimulator:
         """(11,) the ego's now."""
         return self.states[-1]
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Take the cameras' frames of the present, every PLAN_S seconds."""
         images = self.ego.images(self.frame) if self.ego.cameras else np.zeros((0, 1, 1, 3), np.uint8)
         missing = FRAMES - 1 if not self._images else 0  # the first one stands for those before it
         self._images = [*self._images, *[images] * (missing + 1)][-FRAMES:]
@@ -60,15 +62,30 @@ class CarlaSimulator:
 
     def step(self, plan: Plan) -> tuple[Observation, bool]:
         """Follow `plan` for PLAN_S seconds; the new observation, and whether the route is done. Raises DriveError on a plan without trajectory."""
+        for _ in self.follow(plan):
+            self.advance()
+        self.look()
+        return self.observation(), self.route_s > self.route.length - 5.0
+
+    def follow(self, plan: Plan, latency: float = 0.0) -> Iterator[int]:
+        """Steer after `plan` for PLAN_S seconds: one turn for each tick, before which the pedals are set; the caller advances the world.
+
+        The plan before it is followed until `latency` seconds have gone. Raises DriveError on a plan without trajectory.
+        """
         if plan.trajectory is None:
             raise DriveError(f"a plan without trajectory ({plan.status.value}) cannot be driven")
         poses = np.concatenate([np.zeros((1, 3)), plan.trajectory.to_ego(self.state[:3]).poses])
-        reference = Reference(plan.trajectory.dt * np.arange(len(poses), dtype=np.float64), compose(self.state[:3], poses))
+        times = plan.trajectory.dt * np.arange(len(poses), dtype=np.float64)
+        self._plans = [(self.time_s + latency, self.time_s, Reference(times, compose(self.state[:3], poses))), *self._plans]
         for k in range(self.ticks_per_plan):
-            self.ego.apply(*self.controller.control(self.state, reference, k * self.session.dt))
-            self.advance()
-        self._look()
-        return self.observation(), self.route_s > self.route.length - 5.0
+            in_force = next((k for k, plan in enumerate(self._plans) if plan[0] <= self.time_s + 1e-9), None)
+            if in_force is None:
+                self.ego.apply(0.0, 0.0, 0.0)  # the first plan is still being thought about
+            else:
+                del self._plans[in_force + 1 :]
+                _, made, reference = self._plans[in_force]
+                self.ego.apply(*self.controller.control(self.state, reference, self.time_s - made))
+            yield k
 
     def advance(self) -> None:
         """One tick of the world."""

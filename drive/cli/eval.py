@@ -8,6 +8,9 @@
   drive eval benchmark=epdms_v2_2 planner=constant_velocity dataset=scenarionet dataset.root=/data/scenarionet
   drive eval benchmark=l2_uniad planner=vla dataset=nuscenes dataset.root=/data/nuscenes         collisions too; or l2_stp3
   drive eval benchmark=waymo_motion planner=vla                displacement, comfort, off-road, overlap; or ade_av2_5s
+  drive eval benchmark=carla_routes planner=expert             closed loop through the carla client, on a server of our own
+  drive eval benchmark=bench2drive_ds routes=bench2drive220.xml maps=~/carla_maps workers=4 out=out/b2d
+  drive eval carla://127.0.0.1:2000 routes=routes.xml          on a CARLA server that is running (docs/carla.md)
   drive eval planner=vla out=out/eval                          also writes results.json, table.md and pictures of plans; planners
                                                                evaluated on the same data into one folder share a table
 
@@ -38,7 +41,11 @@ def run(argv: list[str]) -> int:
     from drive.report.plans import add_evaluation, refuse_other_results
     from drive.report.tables import counted, text_table
 
-    config: Any = OmegaConf.to_container(load_config("eval", argv), resolve=True)
+    from drive.cli.closed_loop import CLOSED_LOOP, run_closed_loop
+
+    config: Any = OmegaConf.to_container(load_config("eval", addressed(argv)), resolve=True)
+    if config["benchmark"]["name"] in CLOSED_LOOP:
+        return run_closed_loop(config)
     require_at_least(config, {"batch": 1, "max_scenes": 0, "threads": 0}, "settings of eval")
     if config["checkpoint"] is not None and config["planner"]["name"] != "vla":
         raise ConfigError(f"checkpoint= is read by planner=vla alone, not by planner={config['planner']['name']}: leave it out")
@@ -59,6 +66,24 @@ def run(argv: list[str]) -> int:
     if config["out"]:
         add_evaluation(Path(config["out"]), result, config, data.fingerprint, scenes, benchmark.style)
     return 0 if result.coverage >= 1.0 else 1
+
+
+def addressed(argv: list[str]) -> list[str]:
+    """`carla://HOST:PORT` as settings. Raises ConfigError where it is none."""
+    from drive.core.errors import ConfigError
+
+    out = []
+    for text in argv:
+        if not text.startswith("carla://"):
+            out.append(text)
+            continue
+        host, colon, port = text.removeprefix("carla://").rstrip("/").rpartition(":")
+        if not colon or not port.isdigit() or not host:
+            raise ConfigError(f"{text}: give host and port, as in carla://127.0.0.1:2000")
+        if not any(other.startswith("benchmark=") for other in argv):
+            out.append("benchmark=carla_routes")
+        out += [f"host={host}", f"port={port}"]
+    return out
 
 
 def refuse_trained_logs(planner: Any, logs: frozenset[str]) -> None:

@@ -18,6 +18,7 @@ from drive.simulators.carla_server.recorder import Recorder
 from drive.simulators.carla_server.rpc import RpcConnection
 from drive.simulators.carla_server.streams import StreamConnection, Streams
 from drive.simulators.carla_server.town import Atlas
+from drive.simulators.carla_server.warm import warm_up
 
 LOG = logging.getLogger("drive.carla_server")
 LONGEST, SHORTEST, PACE = 0.5, 1e-3, 0.05  # s of a tick at most and at least; s between ticks of a server that runs by itself
@@ -135,6 +136,7 @@ def serve(config: ServerConfig, started=None) -> None:
 
     async def main() -> None:
         server = CarlaServer(config)
+        warm_up(server.episode.town)
         await server.start()
         if started is not None:
             started(server)

@@ -1,0 +1,221 @@
+"""One route of a closed-loop benchmark: driven through the carla client, recorded, and judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive.core.errors import DriveError
+from drive.core.geometry import compose
+from drive.core.protocols import Planner, PrivilegedPlanner
+from drive.core.types import AgentType, Camera, Plan, PlanStatus, Privileged, Tracks
+from drive.metrics.carla_contacts import Contact
+from drive.metrics.carla_infractions import RollOut, Surroundings, judge
+from drive.metrics.carla_lanes import LaneIndex
+from drive.metrics.carla_progress import EndWatch
+from drive.metrics.carla_records import Failure, RouteRecord
+from drive.metrics.carla_scores import Rule, record_of
+from drive.metrics.carla_signs import StopSign, TrafficLight
+from drive.simulators.carla_route_plan import plan_route
+from drive.simulators.carla_routes import CarlaRoute
+from drive.simulators.carla_session import Session
+from drive.simulators.carla_simulator import CarlaSimulator
+from drive.simulators.carla_town import ClientTown
+from drive.simulators.routes import Route
+
+Array = NDArray[np.float64]
+WARM_TICKS = 20  # before the clock starts, so that the car stands on its wheels and the traffic moves
+RED, YELLOW = "Red", "Yellow"
+BAR = (0.6, 3.2, 1.5)  # m, of the barrier that stands for a red light to planners that read the ground truth
+
+
+@dataclass(frozen=True)
+class DriveConfig:
+    """How routes are driven."""
+
+    rule: Rule = Rule.LEADERBOARD_2_1
+    seed: int = 0
+    cameras: tuple[Camera, ...] = (Camera.front(),)  # of planners that see; those that read the ground truth get none
+    latency: float | None = 0.0  # s between a plan's observation and its coming to the car; None takes what each plan really took
+    vehicles: int = 20  # of the background traffic
+    walkers: int = 10
+
+
+@dataclass(frozen=True)
+class DrivenRoute:
+    """A route's record, and what a table or a film of it needs."""
+
+    record: RouteRecord
+    poses: Array  # (T, 3) box middles, world
+    plan_seconds: float  # mean wall clock of a plan
+    driven_seconds: float  # of the world
+    wall_seconds: float
+
+
+def drive_route(
+    session: Session, route: CarlaRoute, planner: Planner | PrivilegedPlanner, config: DriveConfig, add: Callable[..., Any] | None = None
+) -> DrivenRoute:
+    """Drive `route` from its start to whatever ends it.
+
+    `add(session, town, simulator, route, config)` puts traffic and scenarios into the world: an object with `before_tick()`,
+    `mean_speed()` (m/s, NaN without traffic) and `close()`.
+    Raises DriveError where the town is not there or the route does not fit it.
+    """
+    start = time.perf_counter()
+    session.load(route.town)
+    town = ClientTown(session.world)
+    path = plan_route(town.road_map, route.keypoints, route.yaw)
+    privileged = isinstance(planner, PrivilegedPlanner)
+    height = float(route.keypoints[0, 2])
+    simulator = CarlaSimulator(session, town.road_map, path, () if privileged else config.cameras, height)
+    planner.reset()
+    company = add(session, town, simulator, route, config) if add is not None else None
+    try:
+        recording = _Recording(simulator, town, path, company, config)
+        failure, plan_seconds = _drive(simulator, planner, recording, company, config)
+    finally:
+        if company is not None:
+            company.close()
+        session.clear()
+    verdict = judge(recording.rollout(), path.path, recording.surroundings(), config.rule)
+    record = record_of(
+        f"RouteScenario_{route.id}_rep0",
+        verdict.events,
+        verdict.completion,
+        config.rule,
+        failure=failure or verdict.failure,
+        route_length=path.length,
+        duration_game=simulator.time_s,
+        duration_system=round(time.perf_counter() - start, 3),
+        texts={"town_name": route.town},
+    )
+    return DrivenRoute(record, np.stack(recording.poses), plan_seconds, simulator.time_s, time.perf_counter() - start)
+
+
+class _Recording:
+    """What the judge asks for, tick by tick; and the judge of what ends a route, asked live."""
+
+    def __init__(self, simulator: CarlaSimulator, town: ClientTown, path: Route, company: Any, config: DriveConfig) -> None:
+        self.simulator, self.town, self.company = simulator, town, company
+        self.watch = EndWatch(path.path, config.rule)
+        self.times: list[float] = []
+        self.poses: list[Array] = []
+        self.velocities: list[Array] = []
+        self.limits: list[float] = []
+        self.traffic: list[float] = []
+        self.red: list[list[bool]] = []
+        self.contacts: list[Contact] = []
+        self._first_frame = simulator.frame
+
+    def tick(self) -> bool:
+        """Note the present; whether the route is over."""
+        simulator = self.simulator
+        ego, state = simulator.ego, simulator.state
+        pose = compose(state[:3], np.array([ego.rear, 0.0, 0.0]))
+        velocity = ego.actor.get_velocity()
+        limit = float(simulator.route.speed_limit[simulator.route_index])
+        self.times.append(simulator.time_s)
+        self.poses.append(pose)
+        self.velocities.append(np.array([velocity.x, -velocity.y]))
+        self.limits.append(limit)
+        self.traffic.append(self.company.mean_speed() if self.company is not None else np.nan)
+        self.red.append([light.actor.get_state().name == RED for light in self.town.lights])
+        while ego.collisions:
+            frame, other, type_id, _ = ego.collisions.popleft()
+            tick = min(max(frame - self._first_frame, 0), len(self.times) - 1)
+            self.contacts.append(Contact(tick, other, type_id))
+        speed = float(np.hypot(velocity.x, velocity.y))
+        return self.watch.step(simulator.time_s, float(pose[0]), float(pose[1]), speed, limit) is not None
+
+    def rollout(self) -> RollOut:
+        """All of it."""
+        return RollOut(
+            np.array(self.times),
+            np.stack(self.poses),
+            np.stack(self.velocities),
+            self.simulator.ego.vehicle.length / 2.0,
+            np.array(self.limits),
+            np.array(self.traffic),
+            tuple(sorted(self.contacts, key=lambda c: (c.tick, c.actor_id))),
+            np.array(self.red, bool).reshape(len(self.times), -1),
+        )
+
+    def surroundings(self) -> Surroundings:
+        """The town, as the judge looks at it."""
+        town = self.town
+        lights = tuple(TrafficLight(k.actor.id, k.position, k.trigger, k.stops) for k in town.lights)
+        signs = tuple(StopSign(s.id, s.position, s.trigger, s.half_size) for s in town.signs)
+        return Surroundings(LaneIndex(town.road_map.lanes.values()), None, lights, signs)
+
+
+def _drive(simulator: CarlaSimulator, planner: Any, recording: _Recording, company: Any, config: DriveConfig) -> tuple[Failure | None, float]:
+    """Why it ended, where the planner was to blame; mean seconds of a plan."""
+    took: list[float] = []
+    over = recording.tick()
+    while not over:
+        begun = time.perf_counter()
+        plan = ask(planner, simulator, recording.town)
+        took.append(time.perf_counter() - begun)
+        if plan.trajectory is None:
+            return Failure.AGENT, float(np.mean(took))
+        latency = took[-1] if config.latency is None else config.latency
+        for _ in simulator.follow(plan, latency):
+            if company is not None:
+                company.before_tick()
+            simulator.advance()
+            over = recording.tick()
+            if over:
+                break
+        if not over:
+            simulator.look()
+    return None, float(np.mean(took)) if took else 0.0
+
+
+def ask(planner: Any, simulator: CarlaSimulator, town: ClientTown) -> Plan:
+    """One plan; a planner that raises has failed."""
+    try:
+        if isinstance(planner, PrivilegedPlanner):
+            return planner.plan_privileged([with_lights(simulator.privileged(), town)])[0]
+        return planner.plan([simulator.observation()])[0]
+    except DriveError:
+        raise
+    except Exception as error:  # a planner is the user's own code: what it raises ends the route, and is told
+        return Plan(None, PlanStatus.FAILED, reasoning=f"{type(error).__name__}: {error}")
+
+
+def with_lights(scene: Privileged, town: ClientTown) -> Privileged:
+    """The scene with a barrier at the end of every lane of the route whose light is not green: planners after PDM know boxes, not lights."""
+    rows = [
+        stop
+        for light in town.lights
+        if light.actor.get_state().name in (RED, YELLOW)
+        for lane, stop in zip(light.lanes, light.stops)
+        if lane in scene.route_lane_ids
+    ]
+    if not rows:
+        return scene
+    bars, n = np.array(rows), len(rows)
+    agents = scene.agents
+    more = Tracks(
+        tuple(f"red-light-{k}" for k in range(n)),
+        np.full(n, int(AgentType.BARRIER), np.int64),
+        np.tile(BAR, (n, 1)),
+        compose(bars, np.array([BAR[0], 0.0, 0.0]))[:, None],
+        np.zeros((n, 1, 2)),
+        np.ones((n, 1), bool),
+    )
+    joined = Tracks(
+        agents.ids + more.ids,
+        np.concatenate([agents.types, more.types]),
+        np.concatenate([agents.size, more.size]),
+        np.concatenate([agents.poses_world, more.poses_world]),
+        np.concatenate([agents.velocity_world, more.velocity_world]),
+        np.concatenate([agents.valid, more.valid]),
+    )
+    acceleration = None if scene.agent_acceleration is None else np.concatenate([scene.agent_acceleration, np.zeros(n)])
+    return replace(scene, agents=joined, agent_acceleration=acceleration)

@@ -1,0 +1,249 @@
+"""Closed-loop benchmarks: many routes, each driven in a worker process with a server of its own, or on a server that is there.
+
+Every finished route leaves a file, so that a killed evaluation goes on where it was. A server or client that crashes or hangs is started
+again and its route driven again, RETRIES times; then the route counts as crashed, with 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from drive.benchmarks.carla_drive import DriveConfig, DrivenRoute, drive_route
+from drive.benchmarks.carla_results import write_results
+from drive.core.errors import DataError, DriveError
+from drive.core.files import atomic_write_text
+from drive.core.workers import end_with_parent
+from drive.metrics.carla_records import Failure, RouteRecord, record_from_json
+from drive.metrics.carla_scores import record_of
+from drive.simulators.carla_process import ServerProcess
+from drive.simulators.carla_routes import CarlaRoute
+from drive.simulators.carla_session import Session
+
+RETRIES = 2
+ROUTES = "routes"  # folder of the finished routes
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where to drive: a server that is there, or one of our own for each worker."""
+
+    host: str = ""  # empty starts our own
+    port: int = 2000
+    maps: Path | None = None  # folder of .xodr files for our own
+    timeout_s: float = 30.0  # of any answer; a server that takes longer hangs
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A route that is done."""
+
+    record: RouteRecord
+    plan_seconds: float
+    driven_seconds: float
+    wall_seconds: float
+
+
+@dataclass(frozen=True)
+class ClosedLoop:
+    """What an evaluation found; `routes` were scheduled, and what has no record counts 0."""
+
+    planner: str
+    config: DriveConfig
+    routes: int
+    finished: tuple[Finished, ...]  # in the order of the route file
+    missing: tuple[str, ...] = field(default=())  # routes that could not be driven, and why
+
+    @property
+    def records(self) -> list[RouteRecord]:
+        """Of the routes that were driven."""
+        return [f.record for f in self.finished]
+
+
+class _Absent(DriveError):
+    """The server does not have the route's town, or the route does not fit it."""
+
+
+class _Driver:
+    """A worker's server, session and planner, made when first needed and again after a crash."""
+
+    def __init__(self, make_planner: Callable[[], Any], where: Where, config: DriveConfig, add: Callable[..., Any] | None) -> None:
+        self._planner = make_planner()
+        self._where, self._config, self._add = where, config, add
+        self._server: ServerProcess | None = None
+        self._session: Session | None = None
+
+    def drive(self, route: CarlaRoute) -> DrivenRoute:
+        """Drive a route; a server that fails is replaced and the route tried again. Raises _Absent where it cannot be driven at all."""
+        for attempt in range(RETRIES + 1):
+            try:
+                session = self._connected(route)
+                if route.town not in session.towns():
+                    raise _Absent(f"route {route.id}: the server has no town {route.town}; it has {', '.join(session.towns())}")
+                return drive_route(session, route, self._planner, self._config, self._add)
+            except (DataError, _Absent) as error:
+                raise _Absent(f"route {route.id}: {str(error).removeprefix(f'route {route.id}: ')}") from error
+            except (RuntimeError, DriveError) as error:  # of the carla client: time-out, lost connection; a camera that stays silent
+                self.close()
+                if attempt == RETRIES:
+                    return self._crashed(route, str(error))
+        raise AssertionError("unreachable")
+
+    def _crashed(self, route: CarlaRoute, why: str) -> DrivenRoute:
+        tqdm.write(f"route {route.id}: the simulation crashed {RETRIES + 1} times ({why})")
+        record = record_of(f"RouteScenario_{route.id}_rep0", (), 0.0, self._config.rule, failure=Failure.SIMULATION, texts={"town_name": route.town})
+        return DrivenRoute(record, np.zeros((0, 3)), 0.0, 0.0, 0.0)
+
+    def _connected(self, route: CarlaRoute) -> Session:
+        if self._session is None:
+            where = self._where
+            host, port = where.host, where.port
+            if not host:
+                self._server = ServerProcess(seed=self._config.seed, maps=where.maps)
+                self._server.start()
+                host, port = self._server.host, self._server.port
+            self._session = Session(host, port, timeout_s=where.timeout_s)
+        return self._session
+
+    def close(self) -> None:
+        """Leave the server; end it if it is ours."""
+        if self._session is not None and (self._server is None or self._server.alive):
+            self._session.close()
+        if self._server is not None:
+            self._server.stop()
+        self._session = self._server = None
+
+
+_driver: _Driver | None = None
+
+
+def _start(*args: Any) -> None:
+    global _driver
+    end_with_parent()
+    _driver = _Driver(*args)
+
+
+def _work(route: CarlaRoute, path: Path, digest: str) -> str:
+    """Drive a route and leave its file; what is wrong where it could not be driven."""
+    assert _driver is not None
+    try:
+        driven = _driver.drive(route)
+    except _Absent as error:
+        return str(error)
+    data = {
+        "digest": digest,
+        "record": driven.record.to_json(),
+        "plan_seconds": driven.plan_seconds,
+        "driven_seconds": driven.driven_seconds,
+        "wall_seconds": driven.wall_seconds,
+    }
+    atomic_write_text(path, json.dumps(data, indent=1) + "\n")
+    return ""
+
+
+def _stop() -> int:
+    if _driver is not None:
+        _driver.close()
+    return os.getpid()
+
+
+def evaluate_routes(
+    routes: Sequence[CarlaRoute],
+    name: str,
+    make_planner: Callable[[], Any],
+    where: Where,
+    config: DriveConfig,
+    out: Path,
+    add: Callable[..., Any] | None = None,
+    workers: int = 1,
+    progress: bool = True,
+) -> ClosedLoop:
+    """Drive all `routes` with the planner that `make_planner` makes in each worker, as `name`; finished ones of `out` are kept.
+
+    Raises DriveError where workers go on dying, DataError where `out` holds another evaluation.
+    """
+    if where.host:
+        workers = 1
+    folder = out / ROUTES
+    folder.mkdir(parents=True, exist_ok=True)
+    digests = {route.id: _digest(route, name, config) for route in routes}
+    paths = {route.id: folder / f"{_plain(route.id)}.json" for route in routes}
+    waiting = [route for route in routes if _read(paths[route.id], digests[route.id]) is None]
+    missing: dict[str, str] = {}
+    deaths: dict[str, int] = {}
+    bar = tqdm(total=len(routes), initial=len(routes) - len(waiting), desc="routes", disable=not progress, dynamic_ncols=True)
+    while waiting:
+        waiting = _round(waiting, paths, digests, missing, deaths, bar, (make_planner, where, config, add), min(workers, len(waiting)))
+    bar.close()
+    found = [_read(paths[route.id], digests[route.id]) for route in routes]
+    result = ClosedLoop(name, config, len(routes), tuple(f for f in found if f is not None), tuple(missing[k] for k in sorted(missing)))
+    write_results(out / "results.json", result.records, len(routes))
+    return result
+
+
+def _round(waiting, paths, digests, missing, deaths, bar, made, workers) -> list[CarlaRoute]:
+    """One pool's life: drive what waits; what is left when a worker dies (the client may take its process with it)."""
+    context = multiprocessing.get_context("spawn")
+    left = list(waiting)
+    running: dict[Future[str], CarlaRoute] = {}
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=made) as pool:
+        queue = iter(waiting)
+        try:
+            while True:
+                while len(running) < workers and (route := next(queue, None)) is not None:
+                    running[pool.submit(_work, route, paths[route.id], digests[route.id])] = route
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    route = running[future]
+                    if said := future.result():
+                        missing[route.id] = said
+                    del running[future]
+                    left.remove(route)
+                    bar.update()
+            for future in [pool.submit(_stop) for _ in range(workers)]:
+                future.result()
+        except BrokenProcessPool:
+            for route in running.values():
+                deaths[route.id] = deaths.get(route.id, 0) + 1
+                if deaths[route.id] > RETRIES:
+                    raise DriveError(f"the process that drives route {route.id} died {deaths[route.id]} times: run it alone to see why") from None
+            return left
+    return []
+
+
+def _plain(route_id: str) -> str:
+    """A route's id as a file name."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in route_id).lstrip(".") or "_"
+
+
+def _digest(route: CarlaRoute, name: str, config: DriveConfig) -> str:
+    """What decides the outcome of a route."""
+    cameras = [[c.name, c.width, c.height, c.intrinsics.tolist(), c.ego_from_camera.tolist()] for c in config.cameras]
+    settings = {**{k: str(v) for k, v in asdict(config).items() if k != "cameras"}, "cameras": cameras, "planner": name}
+    text = json.dumps([settings, route.id, route.town, route.keypoints.tolist(), repr(route.scenarios), repr(route.weather)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(path: Path, digest: str) -> Finished | None:
+    """A finished route, None where there is none. Raises DataError where the file is of other settings, or torn."""
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["digest"] != digest:
+            raise DataError(f"{path} is of an evaluation with other settings: choose another out=")
+        return Finished(record_from_json(data["record"], str(path)), data["plan_seconds"], data["driven_seconds"], data["wall_seconds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({error}): delete it, its route is driven again") from error

@@ -1,0 +1,84 @@
+"""The closed-loop half of `drive eval`: routes driven through the carla client."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+CLOSED_LOOP = ("carla_routes", "leaderboard2_ds", "bench2drive_ds")  # benchmark=
+EMBEDDED = "embedded_"
+
+
+def run_closed_loop(config: dict[str, Any]) -> int:
+    """Drive the routes, print the tables; 0 where every scheduled route was driven."""
+    from drive.benchmarks.carla_drive import DriveConfig
+    from drive.benchmarks.carla_routes import Where, evaluate_routes
+    from drive.cli.eval import make_planner
+    from drive.cli.schema import require_at_least
+    from drive.core.errors import ConfigError
+    from drive.core.files import atomic_write_text
+    from drive.metrics.carla_scores import Rule
+    from drive.report.closed_loop import closed_loop_table, route_table, timing_line
+
+    require_at_least(config, {"workers": 1, "vehicles": 0, "walkers": 0, "max_routes": 0, "timeout": 1, "port": 1}, "settings of eval")
+    chosen = named_routes(config["routes"], config["town"], config["max_routes"])
+    drive = DriveConfig(Rule(config["benchmark"]["rule"]), config["seed"], latency=latency_of(config["latency"]), vehicles=config["vehicles"], walkers=config["walkers"])
+    maps = Path(config["maps"]) if config["maps"] else None
+    if maps is not None and not maps.is_dir():
+        raise ConfigError(f"maps={maps}: there is no such folder")
+    where = Where(config["host"] or "", config["port"], maps, float(config["timeout"]))
+    name = make_planner(config).name  # a mistake in the planner's settings is told before a server starts
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(config["out"] or scratch)
+        result = evaluate_routes(chosen, name, partial(make_planner, config), where, drive, out, company, config["workers"])
+        table = closed_loop_table([result], config["benchmark"]["name"], f"{config['routes']}, seed {config['seed']}")
+        text = f"{table}\n\n{route_table(result)}"
+        print(text)
+        for why in result.missing:
+            print(f"not driven: {why}")
+        print(timing_line(result))
+        if config["out"]:
+            atomic_write_text(out / "table.md", f"```\n{text}\n```\n")
+    return 0 if len(result.finished) == result.routes else 1
+
+
+def company(session: Any, town: Any, simulator: Any, route: Any, config: Any) -> Any:
+    """Who else is on the road."""
+    return None
+
+
+def named_routes(name: str, town: str | None, most: int) -> list[Any]:
+    """The routes of a file, or of the embedded towns. Raises ConfigError where there are none."""
+    from drive.core.errors import ConfigError
+    from drive.simulators.carla_embedded_routes import embedded_routes
+    from drive.simulators.carla_routes import read_routes
+    from drive.simulators.towns import TOWN_SPLITS
+
+    split = str(name).removeprefix(EMBEDDED)
+    if split in TOWN_SPLITS and str(name).startswith(EMBEDDED):
+        routes = list(embedded_routes(split).routes)
+    elif Path(name).is_file():
+        routes = list(read_routes(Path(name)).routes)
+    else:
+        raise ConfigError(f"routes={name}: neither a route file nor one of {', '.join(EMBEDDED + split for split in TOWN_SPLITS)}")
+    kept = [route for route in routes if town is None or route.town == town]
+    if not kept:
+        raise ConfigError(f"routes={name} has no route in town={town}: it has {', '.join(sorted({r.town for r in routes}))}")
+    return kept[: most or None]
+
+
+def latency_of(value: Any) -> float | None:
+    """Seconds, or None for "measured". Raises ConfigError on anything else."""
+    from drive.core.errors import ConfigError
+
+    if value == "measured":
+        return None
+    try:
+        seconds = float(str(value).removesuffix("s"))
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds < 10.0:
+        raise ConfigError(f"latency={value}: give seconds from 0 to 10, as in 0.1 or 0.1s, or measured")
+    return seconds
