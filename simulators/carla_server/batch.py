@@ -18,6 +18,7 @@ NAMES = {  # command number: the method that does the same
     4: "apply_control_to_walker",
     5: "apply_physics_control",
     6: "set_actor_transform",
+    7: "set_walker_state",
     8: "set_actor_target_velocity",
     9: "set_actor_target_angular_velocity",
     10: "add_actor_impulse",
@@ -61,9 +62,6 @@ def _run(methods: dict[str, Callable[..., Any]], number: int, payload: list, new
         return 0
     if new_id is not None:
         payload[0] = new_id
-    if number == 7:  # walker state: pose and speed
-        methods["set_actor_transform"](payload[0], payload[1])
-        return payload[0]
     if NAMES.get(number) not in methods:
         raise ServerError(f"this server has no batch command {number}")
     methods[NAMES[number]](*([payload[0], [payload[1]]] if number == 18 else payload))

@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
-from drive.simulators.carla_server.contacts import MOST, resolve
+from drive.simulators.carla_server.contacts import CELL, MOST, resolve
 from drive.simulators.carla_server.layouts import Stream
 from drive.simulators.carla_server.sensor import Sensor, packed
-from drive.simulators.carla_server.vehicle_model import VX, VY, YAW_RATE, X, Y
+from drive.simulators.carla_server.vehicle_model import AX, AY, INERTIA, MASS, VX, VY, YAW_RATE, X, Y
+from drive.simulators.carla_server.walkers import INERTIA as WALKER_INERTIA
+from drive.simulators.carla_server.walkers import MASS as WALKER_MASS
 from drive.simulators.scene_geometry import Semantic
 
 if TYPE_CHECKING:
     from drive.simulators.carla_server.episode import Episode
 
 Array = NDArray[np.float64]
-WALKER_MASS = 80.0  # kg
-NEAR = 20.0  # m from a vehicle's middle within which scenery is looked at
+CURB = 0.2  # m: what is lower is driven over
+TALL = 1e6  # m, half height of scenery
 NAMES = {int(Semantic.BUILDING): "static.building", int(Semantic.VEGETATION): "static.vegetation"}
 
 
@@ -39,84 +40,107 @@ class Collisions:
     def __init__(self, episode: Episode) -> None:
         self._episode = episode
         self.hits: list[Hit] = []
-        boxes, labels = episode.town.scenery
-        self._scenery, self._labels = boxes, labels
-        self._tree = KDTree(boxes[:, :2]) if len(boxes) else None
-        self._found, self._impulses = np.zeros((MOST, 2), np.int64), np.zeros((MOST, 2))
+        self.stale = True  # whether props were put up, moved or taken away
+        self.ghosts: set[int] = set()  # props that collide with nothing
+        self._found, self._jolts = np.zeros((MOST, 2), np.int64), np.zeros((MOST, 2))
 
     def step(self) -> None:
         """Resolve this tick's contacts; `hits` holds them until the next one."""
-        episode, vehicles = self._episode, self._episode.vehicles
+        episode, vehicles, walkers = self._episode, self._episode.vehicles, self._episode.people
         self.hits = []
-        n = len(vehicles)
+        n, total = len(vehicles), len(vehicles) + len(walkers)
         if n == 0:
             return
-        centres = vehicles.centres()
-        fixed = self._fixed(centres)
-        boxes = np.concatenate([np.column_stack([centres, vehicles.half[:, :2]]), self._walkers(), fixed[0]])
-        if len(boxes) < 2:
-            return
-        walkers = len(episode.walkers)
-        mass, inertia = np.full(len(boxes), np.inf), np.full(len(boxes), np.inf)
-        mass[:n] = np.where(vehicles.free, vehicles.params[:, 0], np.inf)
-        inertia[:n] = np.where(vehicles.free, vehicles.params[:, 1], np.inf)
-        mass[n : n + walkers], inertia[n : n + walkers] = WALKER_MASS, 10.0
-        velocity, spin = np.zeros((len(boxes), 2)), np.zeros(len(boxes))
-        c, s, state = np.cos(centres[:, 2]), np.sin(centres[:, 2]), vehicles.state
-        velocity[:n, 0], velocity[:n, 1] = c * state[:, VX] - s * state[:, VY], s * state[:, VX] + c * state[:, VY]
-        held = ~vehicles.free
-        velocity[:n][held] = vehicles.records["velocity"][held, :2]
-        spin[:n] = state[:, YAW_RATE]
-        velocity[n : n + walkers] = episode.walkers["velocity"][:, :2]
-        before = boxes[:, :2].copy()
-        count = resolve(boxes, velocity, spin, mass, inertia, self._found, self._impulses)
+        if self.stale:
+            self._stand_still()
+        boxes, motion, weight = self._bodies(total)
+        before, was = boxes[:, :2].copy(), motion.copy()
+        count = resolve(boxes, motion, weight, self._still, self._keys, self._far, self._found, self._jolts)
         if count == 0:
             return
         touched = np.unique(self._found[:count])
-        cars = touched[(touched < n)]
+        cars = touched[touched < n]
         cars = cars[vehicles.free[cars]]
+        state = vehicles.state
+        c, s = np.cos(boxes[cars, 2]), np.sin(boxes[cars, 2])
         state[cars, X] += boxes[cars, 0] - before[cars, 0]
         state[cars, Y] += boxes[cars, 1] - before[cars, 1]
-        state[cars, VX] = c[cars] * velocity[cars, 0] + s[cars] * velocity[cars, 1]
-        state[cars, VY] = -s[cars] * velocity[cars, 0] + c[cars] * velocity[cars, 1]
-        state[cars, YAW_RATE] = spin[cars]
+        state[cars, VX] = c * motion[cars, 0] + s * motion[cars, 1]
+        state[cars, VY] = -s * motion[cars, 0] + c * motion[cars, 1]
+        state[cars, YAW_RATE] = motion[cars, 2]
+        state[cars, AX] += (motion[cars, 0] - was[cars, 0]) / episode.delta
+        state[cars, AY] += (motion[cars, 1] - was[cars, 1]) / episode.delta
         vehicles.write()
-        episode.walkers["pose"][:, :2] += boxes[n : n + walkers, :2] - before[n : n + walkers]
-        self._tell(count, n, walkers, fixed[1])
+        walkers.records["pose"][:, :2] += boxes[n:, :2] - before[n:]
+        by_cars = self._found[:count][(self._found[:count, 0] < n) & (self._found[:count, 1] >= n) & (self._found[:count, 1] < total), 1]
+        if len(by_cars):
+            rows = np.unique(by_cars)
+            walkers.hit(rows - n, motion[rows, :2] - was[rows, :2])
+        self._tell(count, total)
 
-    def _walkers(self) -> Array:
-        walkers = self._episode.walkers
-        if not len(walkers):
-            return np.zeros((0, 5))
-        pose = walkers["pose"].astype(float)
-        half = np.array([self._episode.actors[int(k)].extent[:2] for k in walkers["id"]])
-        return np.column_stack([pose[:, 0], pose[:, 1], np.radians(pose[:, 4]), half])
+    def _bodies(self, total: int) -> tuple[Array, Array, Array]:
+        """Boxes (N, 7), motions (N, 3) and weights (N, 2) of vehicles and walkers, as `resolve` takes them."""
+        vehicles, walkers = self._episode.vehicles, self._episode.people
+        n = len(vehicles)
+        boxes, motion, weight = np.empty((total, 7)), np.zeros((total, 3)), np.empty((total, 2))
+        boxes[:n, :3], boxes[:n, 3:5] = vehicles.centres(), vehicles.half[:, :2]
+        boxes[:n, 5], boxes[:n, 6] = vehicles.records["pose"][:, 2] + vehicles.offset[:, 2], vehicles.half[:, 2]
+        motion[:n, :2], motion[:n, 2] = vehicles.records["velocity"][:, :2], vehicles.state[:, YAW_RATE]
+        weight[:n, 0] = np.where(vehicles.solid, vehicles.free / vehicles.params[:, MASS], -1.0)
+        weight[:n, 1] = vehicles.free / vehicles.params[:, INERTIA]
+        if total > n:
+            pose = walkers.records["pose"]
+            boxes[n:, :2], boxes[n:, 2], boxes[n:, 5] = pose[:, :2], np.radians(pose[:, 4]), pose[:, 2]
+            boxes[n:, 3:5], boxes[n:, 6] = walkers.half[:, :2], walkers.half[:, 2]
+            motion[n:, :2] = walkers.records["velocity"][:, :2]
+            weight[n:, 0], weight[n:, 1] = np.where(walkers.solid, 1.0 / WALKER_MASS, -1.0), 1.0 / WALKER_INERTIA
+        return boxes, motion, weight
 
-    def _fixed(self, centres: Array) -> tuple[Array, list[tuple[int, str]]]:
-        """Boxes (K, 5) of props and nearby scenery, and (actor or 0, type) of each."""
-        props, who = [], []
-        for actor in self._episode.props():
-            pose = self._episode.pose(actor.id)
-            if actor.extent[0] > 0.0:
-                props.append((pose[0], pose[1], np.radians(pose[4]), actor.extent[0], actor.extent[1]))
-                who.append((actor.id, actor.type_id))
-        boxes = np.array(props).reshape(-1, 5)
-        if self._tree is not None:
-            near = sorted({k for found in self._tree.query_ball_point(centres[:, :2], NEAR) for k in found})
-            boxes = np.concatenate([boxes, self._scenery[near]])
-            who += [(0, NAMES[int(self._labels[k])]) for k in near]
-        return boxes, who
+    def boxes(self, still: bool) -> Array:
+        """(N, 7) of all vehicles and walkers that collide and, if `still`, of the props."""
+        boxes, _, weight = self._bodies(len(self._episode.vehicles) + len(self._episode.people))
+        if self.stale:
+            self._stand_still()
+        props = np.array([number for number, _ in self._who], np.int64) > 0
+        return np.concatenate([boxes[weight[:, 0] >= 0.0], self._still[props]]) if still else boxes[weight[:, 0] >= 0.0]
 
-    def _tell(self, count: int, n: int, walkers: int, fixed: list[tuple[int, str]]) -> None:
+    def _stand_still(self) -> None:
+        """Gather props and scenery, sorted by the cells of the grid."""
         episode = self._episode
-        names = [(int(k), episode.actors[int(k)].type_id) for k in (*episode.vehicles.records["id"], *episode.walkers["id"])] + fixed
-        for (i, j), (x, y) in zip(self._found[:count], self._impulses[:count]):
-            first, second = names[i], names[j]
-            if first[0]:
-                self.hits.append(Hit(first[0], second[0], second[1], (-float(x), -float(y))))
-            if second[0]:
-                self.hits.append(Hit(second[0], first[0], first[1], (float(x), float(y))))
-            episode.recorder.write("collision", episode.frame, first[0], second[0] or second[1])
+        scenery, labels = episode.town.scenery
+        boxes, who = [np.column_stack([scenery, np.zeros(len(scenery)), np.full(len(scenery), TALL)])], []
+        who += [(0, NAMES[int(label)]) for label in labels]
+        for actor in episode.props():
+            pose = episode.pose(actor.id)
+            if 2.0 * actor.extent[2] > CURB and actor.id not in self.ghosts:
+                boxes.append(np.array([[*pose[:2], np.radians(pose[4]), *actor.extent[:2], pose[2] + actor.centre[2], actor.extent[2]]]))
+                who.append((actor.id, actor.type_id))
+        still = np.concatenate(boxes)
+        keys = (np.floor(still[:, 0] / CELL).astype(np.int64) << 32) + np.floor(still[:, 1] / CELL).astype(np.int64)
+        order = np.argsort(keys, kind="stable")
+        self._still, self._keys, self._who = still[order], keys[order], [who[k] for k in order]
+        self._far = float(np.hypot(still[:, 3], still[:, 4]).max(initial=0.0))
+        self.stale = False
+
+    def _tell(self, count: int, total: int) -> None:
+        episode, n = self._episode, len(self._episode.vehicles)
+        felt: dict[tuple[int, int, str], Array] = {}  # a house has several boxes, and is one thing to hit
+
+        def name(row: int) -> tuple[int, str]:
+            if row >= total:
+                return self._who[row - total]
+            actor_id = int(episode.vehicles.records["id"][row] if row < n else episode.people.records["id"][row - n])
+            return actor_id, episode.actors[actor_id].type_id
+
+        for (i, j), jolt in zip(self._found[:count].tolist(), self._jolts[:count]):
+            first, second = name(i), name(j)
+            for one, other, sign in ((first, second, -1.0), (second, first, 1.0)):
+                if one[0]:
+                    key = (one[0], *other)
+                    if key not in felt and one is first:
+                        episode.recorder.write("collision", episode.frame, first[0], second[0] or second[1])
+                    felt[key] = felt.get(key, 0.0) + sign * jolt
+        self.hits = [Hit(*key, (float(jolt[0]), float(jolt[1]))) for key, jolt in felt.items()]
 
 
 class CollisionSensor(Sensor):

@@ -12,19 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.core.types import AgentType
+from drive.simulators.carla_server.attachments import Attachments
 from drive.simulators.carla_server.blueprints import Blueprint
 from drive.simulators.carla_server.catalogue import blueprints
 from drive.simulators.carla_server.collisions import Collisions
+from drive.simulators.carla_server.contacts import SLOP, overlap
+from drive.simulators.carla_server.friction import TYPE as FRICTION_TRIGGER
+from drive.simulators.carla_server.friction import FrictionTriggers
 from drive.simulators.carla_server.layouts import (
     ACTOR,
     SENSOR_HEADER,
     SNAPSHOT_HEADER,
-    WALKER,
     Actor,
     Kind,
     ServerError,
     Stream,
-    numbers,
 )
 from drive.simulators.carla_server.poses import attached, flat_right
 from drive.simulators.carla_server.recorder import Recorder
@@ -34,7 +36,7 @@ from drive.simulators.carla_server.streams import WORLD_STREAM, Streams
 from drive.simulators.carla_server.town import Town
 from drive.simulators.carla_server.traffic_lights import TrafficLights
 from drive.simulators.carla_server.vehicles import Vehicles
-from drive.simulators.traffic_kernels import boxes_overlap
+from drive.simulators.carla_server.walkers import Walkers
 
 Array = NDArray[np.float64]
 SETTINGS = [False, False, [False], True, 0.01, 10, 0.0, True, 3000.0, 2000.0, True]
@@ -66,13 +68,13 @@ class Episode:
         self.elapsed, self.delta = 0.0, 0.0
         self.actors: dict[int, Actor] = {}
         self.vehicles = Vehicles(town.ground)
-        self.walkers = np.zeros(0, WALKER)
+        self.people = Walkers(town.ground)
         self.things = np.zeros(0, ACTOR)  # props, sensors, the spectator
         self.sensors: dict[int, Sensor] = {}
         self.lamps: dict[int, int] = {}  # carla.VehicleLightState of vehicles that switched some on
         self._props: list[int] = []
-        self._place: dict[int, int] = {}  # row of an actor in `walkers` or `things`
-        self.collisions = Collisions(self)
+        self._place: dict[int, int] = {}  # row of an actor in `things`
+        self.collisions, self.attachments, self.friction = Collisions(self), Attachments(self), FrictionTriggers()
         self._map_changed = True
         self.spectator = self.spawn(LIBRARY[UIDS["spectator"] - 1].id, [], np.zeros(6)).id
         self.lights = TrafficLights(town.signals)
@@ -92,6 +94,11 @@ class Episode:
     def fixed_delta(self) -> float | None:
         """s of a tick, None where it is as long as it took."""
         return float(self.settings[2][1]) if self.settings[2][0] else None
+
+    @property
+    def walkers(self) -> NDArray:
+        """The walkers' records."""
+        return self.people.records
 
     def props(self) -> list[Actor]:
         """Static things that clients have put up."""
@@ -126,7 +133,7 @@ class Episode:
             relative=pose.copy() if parent else None,
             tags=bytes(blueprint.tags),
         )
-        if actor.kind in (Kind.VEHICLE, Kind.WALKER) and not parent:
+        if actor.kind in (Kind.VEHICLE, Kind.WALKER, Kind.PROP) and not parent:
             self._check_room(actor, world)
         make = SENSORS.get(type_id)
         sensor: Sensor | None = make(actor, self) if make else None  # may refuse its attributes, before anything has changed
@@ -134,14 +141,18 @@ class Episode:
         if sensor is not None:
             actor.stream = next(self.counters.stream)
             self.sensors[actor.id] = sensor
+        if type_id == FRICTION_TRIGGER:
+            self.friction.add(actor, world)
+        self.attachments.stale |= bool(parent)
         self.actors[actor.id] = actor
         self.recorder.write("spawn", self.frame, actor.id, type_id)
         if actor.kind == Kind.PROP:
             self._props.append(actor.id)
+            self.collisions.stale = True
         if actor.kind == Kind.VEHICLE:
             self.vehicles.add(actor, world, blueprint.car)
         elif actor.kind == Kind.WALKER:
-            self.walkers = self._append(self.walkers, actor, world)
+            self.people.add(actor, world)
         else:
             self.things = self._append(self.things, actor, world)
         return actor
@@ -163,16 +174,17 @@ class Episode:
         return np.concatenate([table, record])
 
     def _check_room(self, actor: Actor, pose: Array) -> None:
-        """Raises ServerError where a vehicle's box would stand in another's."""
-        boxes = self.vehicles.centres()
-        if not len(boxes):
+        """Raises ServerError where a new actor's box would stand in a vehicle's, a walker's, or, if it moves by itself, a thing's."""
+        others = self.collisions.boxes(still=actor.kind != Kind.PROP)
+        if not len(others) or not actor.extent[0]:
             return
-        reach = np.hypot(*self.vehicles.half[:, :2].T) + np.hypot(*actor.extent[:2])
-        for i in np.flatnonzero(np.hypot(boxes[:, 0] - pose[0], boxes[:, 1] - pose[1]) < reach):
-            yaw = np.radians(pose[4])
-            mine = np.array([pose[0], pose[1], yaw, 2.0 * actor.extent[0], 2.0 * actor.extent[1]])
-            other = np.array([*boxes[i], *(2.0 * self.vehicles.half[i, :2])])
-            if boxes_overlap(mine, other):
+        yaw = math.radians(pose[4])
+        c, s, (x, y, z) = math.cos(yaw), math.sin(yaw), actor.centre
+        mine = np.array([pose[0] + c * x - s * y, pose[1] + s * x + c * y, yaw, *actor.extent[:2], pose[2] + z, actor.extent[2]])
+        reach = np.hypot(*others[:, 3:5].T) + math.hypot(*actor.extent[:2])
+        way = np.empty(2)
+        for other in others[np.hypot(others[:, 0] - mine[0], others[:, 1] - mine[1]) < reach]:
+            if overlap(mine, other, way) > SLOP:
                 raise ServerError("Spawn failed because of collision at spawn position")
 
     def destroy(self, actor_id: int) -> bool:
@@ -189,38 +201,40 @@ class Episode:
         self.recorder.write("destroy", self.frame, actor_id)
         self.sensors.pop(actor_id, None)
         self.lamps.pop(actor_id, None)
+        self.attachments.stale |= bool(actor.parent)
+        self.friction.remove(actor_id)
         if actor.kind == Kind.PROP:
             self._props.remove(actor_id)
+            self.collisions.stale = True
         if actor.kind == Kind.VEHICLE:
             self.vehicles.remove(actor_id)
             return True
-        row = self._place.pop(actor_id)
-        table = self.walkers if actor.kind == Kind.WALKER else self.things
-        same = [k for k in self._place if (self.actors[k].kind == Kind.WALKER) == (actor.kind == Kind.WALKER)]
-        for k in same:
-            self._place[k] -= self._place[k] > row
-        table = np.delete(table, row)
         if actor.kind == Kind.WALKER:
-            self.walkers = table
-        else:
-            self.things = table
+            self.people.remove(actor_id)
+            return True
+        row = self._place.pop(actor_id)
+        self._place = {k: r - (r > row) for k, r in self._place.items()}
+        self.things = np.delete(self.things, row)
         return True
 
-    def _record(self, actor_id: int) -> np.void:
+    def record(self, actor_id: int) -> np.void:
+        """Its row of the snapshot. Raises ServerError where there is no such actor."""
         actor = self.actor(actor_id)
         if actor.kind == Kind.VEHICLE:
             return self.vehicles.records[self.vehicles.row[actor_id]]
         if actor.kind == Kind.LIGHT:
             return self.lights.records[self.lights.row[actor_id]]
-        return (self.walkers if actor.kind == Kind.WALKER else self.things)[self._place[actor_id]]
+        if actor.kind == Kind.WALKER:
+            return self.people.records[self.people.row[actor_id]]
+        return self.things[self._place[actor_id]]
 
     def pose(self, actor_id: int) -> Array:
         """(6,) x, y, z, pitch, yaw, roll in the world. Raises ServerError where there is no such actor."""
-        return self._record(actor_id)["pose"].astype(float)
+        return self.record(actor_id)["pose"].astype(float)
 
     def velocity(self, actor_id: int) -> Array:
         """(3,) m/s, world."""
-        return self._record(actor_id)["velocity"].astype(float)
+        return self.record(actor_id)["velocity"].astype(float)
 
     def put(self, actor_id: int, pose: Array) -> None:
         """Set the pose (6,), in its parent's frame if it has one."""
@@ -231,27 +245,28 @@ class Episode:
         if actor.kind == Kind.VEHICLE:
             self.vehicles.put(actor_id, pose)
         else:
-            self._record(actor_id)["pose"] = pose
+            self.collisions.stale |= actor.kind == Kind.PROP
+            self.record(actor_id)["pose"] = pose
 
     def walk(self, actor_id: int, control: list) -> None:
         """carla.WalkerControl, in force until the next one. Raises ServerError where the actor is no walker."""
         if self.actor(actor_id).kind != Kind.WALKER:
             raise ServerError(f"actor {actor_id} is not a walker")
-        record = self._record(actor_id)
-        record["direction"], record["speed"], record["jump"] = numbers(control[0], 3), numbers(control[1:], 1)[0], bool(control[2])
+        self.people.control(actor_id, control)
 
     def tick(self, delta: float) -> int:
         """Advance by `delta` s and send the frame; its number."""
         self.delta = delta
         self.elapsed += delta
         self.counters.frame += 1
+        self.friction.step(self.vehicles)
         self.vehicles.step(delta)
         self.lights.step(delta)
         self.lights.tell(self.vehicles)
         self._tell_limits()
-        self._step_walkers(delta)
+        self.people.step(delta)
         self.collisions.step()
-        self._carry()
+        self.attachments.step()
         self._send_snapshot()
         self._send_sensors()
         return self.frame
@@ -286,33 +301,13 @@ class Episode:
             inside = np.abs(viewer.relative[:3] - parent.centre) <= np.array(parent.extent) + 0.5  # its own car would fill the image
             keep[self.vehicles.row[viewer.parent]] = not inside.all()
         walkers = self.walkers["pose"].astype(float)
-        size = np.array([2.0 * np.array(self.actors[int(k)].extent) for k in self.walkers["id"]]).reshape(-1, 3)
+        size = 2.0 * self.people.half
         return (
             np.concatenate([poses[keep], flat_right(walkers)]),
             np.concatenate([sizes[keep], size]),
             np.concatenate([types[keep], np.full(len(walkers), int(AgentType.PEDESTRIAN))]),
             np.concatenate([ids[keep], self.walkers["id"]]),
         )
-
-    def _step_walkers(self, delta: float) -> None:
-        if not len(self.walkers):
-            return
-        direction, speed = self.walkers["direction"], self.walkers["speed"]
-        length = np.maximum(np.linalg.norm(direction, axis=1), 1e-6)
-        velocity = direction * (speed / length)[:, None]
-        pose = self.walkers["pose"]
-        pose[:, :2] += velocity[:, :2] * delta
-        moving = speed > 0.01
-        pose[moving, 4] = np.degrees(np.arctan2(velocity[moving, 1], velocity[moving, 0]))
-        self.walkers["velocity"] = velocity
-
-    def _carry(self) -> None:
-        """Attached actors go with their parents, who always stand before them."""
-        for actor_id, actor in self.actors.items():
-            if actor.relative is not None and actor.parent in self.actors:
-                record = self._record(actor_id)
-                record["pose"] = attached(self.pose(actor.parent), actor.relative)
-                record["velocity"] = self._record(actor.parent)["velocity"]
 
     def _send_snapshot(self) -> None:
         head = SENSOR_HEADER.pack(Stream.WORLD, self.frame, self.elapsed, *(0.0,) * 6)

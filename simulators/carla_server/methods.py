@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from drive.simulators.carla_server import physics_control
 from drive.simulators.carla_server.batch import run_batch
+from drive.simulators.carla_server.bodies_methods import BodyMethods
 from drive.simulators.carla_server.episode import LIBRARY, Episode
 from drive.simulators.carla_server.extras import extra_methods
-from drive.simulators.carla_server.layouts import VERSION, Kind, ServerError, numbers, pose_of, token_of
+from drive.simulators.carla_server.layouts import VERSION, ServerError, numbers, pose_of, token_of
 from drive.simulators.carla_server.rpc import Bare
 from drive.simulators.carla_server.streams import WORLD_STREAM, Streams
 from drive.simulators.carla_server.traffic_lights import LightMethods, TrafficLights
@@ -24,12 +22,10 @@ EMPTY: tuple[tuple[str, Any], ...] = (
     ("set_actor_dead", None),
     ("show_vehicle_debug_telemetry", None),
     ("set_actor_autopilot", None),  # the client's Traffic Manager drives, through controls
-    ("set_actor_enable_gravity", None),
-    ("set_actor_collisions", None),
 )
 
 
-class Methods(LightMethods):
+class Methods(LightMethods, BodyMethods):
     """Every public method is one that clients may call."""
 
     def __init__(self, server: Any) -> None:
@@ -144,41 +140,6 @@ class Methods(LightMethods):
         pose = self._episode.pose(actor_id)
         pose[:3] = numbers(location, 3)
         self._episode.put(actor_id, pose)
-
-    def set_actor_target_velocity(self, actor_id: int, velocity: list) -> None:
-        """m/s, world."""
-        if self._episode.actor(actor_id).kind == Kind.VEHICLE:
-            self._episode.vehicles.push(actor_id, numbers(velocity, 3))
-
-    def set_actor_target_angular_velocity(self, actor_id: int, velocity: list) -> None:
-        """deg/s."""
-        if self._episode.actor(actor_id).kind == Kind.VEHICLE:
-            self._episode.vehicles.spin(actor_id, numbers(velocity, 3))
-
-    def enable_actor_constant_velocity(self, actor_id: int, velocity: list) -> None:
-        """m/s in the actor's frame, until disabled."""
-        self._episode.vehicles.cruise[self._episode.vehicles.of(actor_id)] = numbers(velocity, 3)
-
-    def disable_actor_constant_velocity(self, actor_id: int) -> None:
-        """Back to pedals."""
-        self._episode.vehicles.cruise[self._episode.vehicles.of(actor_id)] = np.nan
-
-    def set_actor_simulate_physics(self, actor_id: int, on: bool) -> None:
-        """A vehicle without physics stays where it is put."""
-        if self._episode.actor(actor_id).kind == Kind.VEHICLE:
-            self._episode.vehicles.free[self._episode.vehicles.of(actor_id)] = bool(on)
-
-    def get_physics_control(self, actor_id: int) -> list:
-        """VehiclePhysicsControl."""
-        vehicles = self._episode.vehicles
-        row = vehicles.of(actor_id)
-        return physics_control.message(vehicles.cars[actor_id], self._episode.pose(actor_id), 2.0 * vehicles.half[row, 1])
-
-    def apply_physics_control(self, actor_id: int, value: list) -> None:
-        """Other physics, as far as our cars have them."""
-        vehicles = self._episode.vehicles
-        vehicles.of(actor_id)
-        vehicles.tune(actor_id, physics_control.heeded(vehicles.cars[actor_id], value))
 
     def get_weather_parameters(self) -> list[float]:
         """Weather."""

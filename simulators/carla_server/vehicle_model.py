@@ -1,14 +1,16 @@
 """Cars as dynamic single-track models with tyre slip, all of an episode in one compiled call.
 
 Left-handed like CARLA: a positive steering angle and yaw rate turn right; the equations are the same in both frames. Below BLEND_LOW
-the slip angles mean nothing and the kinematic bicycle rules; up to BLEND_HIGH the two are mixed (Rajamani, Vehicle Dynamics and
-Control, 2nd edition, 2.2 and 2.3). Gears are left out: the pull is what power and grip allow.
+the slip angles mean nothing and the kinematic bicycle rules, which a car that was hit reaches by sliding; up to BLEND_HIGH the two are
+mixed (Rajamani, Vehicle Dynamics and Control, 2nd edition, 2.2 and 2.3). What tyres give sideways is what braking leaves of the friction
+ellipse. Gears are left out: the pull is what power and grip allow. Two-wheelers lean as far as they must and never tip: their grip is
+the tangent of the largest lean.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -18,86 +20,119 @@ Array = NDArray[np.float64]
 GRAVITY, AIR = 9.81, 1.225  # m/s^2, kg/m^3
 BLEND_LOW, BLEND_HIGH = 3.0, 6.0  # m/s
 SUBSTEP = 0.01  # s at most
+ALONG = 1.1  # grip along the wheel, as a multiple of that sideways
+FRONT = 0.95  # grip of the front axle, as a multiple of the rear one's: at the limit the nose pushes out, as makers see to
+LEAST = 0.35  # of the grip sideways that anti-lock brakes leave
+LOCKED = 0.3  # of the grip sideways that a locked rear axle keeps
+CURVE_KMH = (0.0, 10.0, 20.0, 40.0, 60.0, 90.0, 120.0, 180.0)  # km/h at which the steering curve is looked up
+CURVE_MS = np.array(CURVE_KMH) / 3.6
 X, Y, YAW, VX, VY, YAW_RATE, STEER, AX, AY = range(9)  # world m, rad; velocity of the box's middle along the body, m/s; rad/s; rad; m/s^2 world
 THROTTLE, WHEEL, BRAKE, HAND_BRAKE, REVERSE = range(5)
+(MASS, INERTIA, LF, LR, CF, CR, GRIP, MAX_STEER, STEER_RATE, PULL, POWER, BRAKES, DRAG, ROLLING, COASTING, TOP, BACK) = range(17)
+CURVE = 17
 
 
 @dataclass(frozen=True)
 class CarParams:
-    """One car; SI units."""
+    """One car; SI units. The defaults are the Lincoln MKZ's."""
 
-    mass: float = 1700.0
-    inertia: float = 2900.0  # kg m^2 about z
+    mass: float = 1696.0
+    inertia: float = 3170.0  # kg m^2 about z
     front: float = 1.425  # m, centre of mass to the front axle
     rear: float = 1.425
-    front_stiffness: float = 95e3  # N/rad of both wheels
-    rear_stiffness: float = 115e3
-    grip: float = 1.0  # of the tyres on a dry road
-    max_steer: float = math.radians(35.0)  # at the wheels
+    front_stiffness: float = 11.0  # 1/rad, force of the front tyres sideways as a multiple of their load
+    rear_stiffness: float = 14.5
+    grip: float = 0.92  # of the tyres on a dry road, sideways
+    max_steer: float = math.radians(34.9)  # at the wheels
     steer_rate: float = math.radians(60.0)  # rad/s at the wheels
     pull: float = 6500.0  # N at most
     power: float = 140e3  # W at the wheels
     brakes: float = 17000.0  # N at most
-    drag: float = 0.66  # m^2, drag coefficient times area
+    drag: float = 0.67  # m^2, drag coefficient times area
     rolling: float = 0.013  # of the weight
     coasting: float = 0.35  # m/s^2 of the engine without throttle
+    top_speed: float = 67.0  # m/s at which the engine holds back
     reverse_speed: float = 9.0  # m/s at most
+    curve: tuple[tuple[float, float], ...] = ((0.0, 1.0), (20.0, 0.9), (60.0, 0.8), (120.0, 0.7))  # km/h, share of max_steer; CARLA's
+    radius: float = 0.33  # m of a wheel
+    two_wheels: float = 0.0
 
     def row(self) -> Array:
-        """(P,) for the kernel."""
-        return np.array([getattr(self, f.name) for f in fields(self)])
+        """(25,) for the kernel: the first 17 fields, and the steering curve at CURVE_KMH."""
+        numbers = [getattr(self, name) for name in ROW]
+        speeds, shares = zip(*self.curve)
+        return np.array([*numbers, *np.interp(CURVE_KMH, speeds, shares)])
+
+
+ROW = tuple(CarParams.__dataclass_fields__)[:CURVE]
+
+
+@njit(cache=True)
+def _share(v, p):
+    """Of the largest steering angle, at `v` m/s."""
+    v = abs(v)
+    for k in range(1, len(CURVE_MS)):
+        if v < CURVE_MS[k]:
+            part = (v - CURVE_MS[k - 1]) / (CURVE_MS[k] - CURVE_MS[k - 1])
+            return (1.0 - part) * p[CURVE + k - 1] + part * p[CURVE + k]
+    return p[CURVE + len(CURVE_MS) - 1]
 
 
 @njit(cache=True)
 def _forces(v, throttle, brake, hand, reverse, p):
-    """N along the body: what pulls, and what only ever slows down."""
-    mass, pull, power = p[0], p[9], p[10]
+    """N along the body: what pulls, what brakes, and what air and rolling take."""
+    weight = p[MASS] * GRAVITY
+    most = ALONG * p[GRIP] * weight
     drive = 0.0
     if not hand:
-        drive = throttle * min(pull, power / max(abs(v), 1.0))
-    if reverse:
-        drive = -drive if v > -p[15] else 0.0
-    slow = brake * p[11] + p[13] * mass * GRAVITY + 0.5 * AIR * p[12] * v * v
+        room = p[BACK] + v if reverse else p[TOP] - v
+        drive = throttle * min(p[PULL], p[POWER] / max(abs(v), 1.0)) * min(max(room, 0.0), 1.0)
+        drive = min(drive, 0.6 * most) * (-1.0 if reverse else 1.0)
+    slow = brake * p[BRAKES]
     if hand:
-        slow += 0.5 * p[6] * mass * GRAVITY
+        slow += 0.5 * p[GRIP] * weight
     if throttle < 0.01:
-        slow += p[14] * mass
-    most = p[6] * mass * GRAVITY
-    return min(max(drive, -most), most), min(slow, most)
+        slow += p[COASTING] * p[MASS]
+    return drive, min(slow, most), p[ROLLING] * weight + 0.5 * AIR * p[DRAG] * v * v
+
+
+@njit(cache=True)
+def _towards(value, target, step):
+    return value + min(max(target - value, -step), step)
 
 
 @njit(cache=True)
 def _advance(s, throttle, wheel, brake, hand, reverse, p, h):
     """One car, `h` seconds."""
-    mass, inertia, lf, lr = p[0], p[1], p[2], p[3]
-    target = min(max(wheel, -1.0), 1.0) * p[7]
-    s[STEER] += min(max(target - s[STEER], -p[8] * h), p[8] * h)
-    drive, slow = _forces(s[VX], throttle, brake, hand, reverse, p)
-    steer, v = s[STEER], s[VX]
-    base = lf + lr
-    mix = min(max((v - BLEND_LOW) / (BLEND_HIGH - BLEND_LOW), 0.0), 1.0)
-    side, turn = s[VY], s[YAW_RATE]
-    new_v = v + drive / mass * h
-    drop = slow / mass * h
-    new_v = max(new_v - drop, 0.0) if new_v > 0.0 else min(new_v + drop, 0.0)
+    mass, inertia, lf, lr = p[MASS], p[INERTIA], p[LF], p[LR]
+    base, hold = lf + lr, p[GRIP] * GRAVITY
+    v, side, turn = s[VX], s[VY], s[YAW_RATE]
+    s[STEER] = _towards(s[STEER], min(max(wheel, -1.0), 1.0) * p[MAX_STEER] * _share(v, p), p[STEER_RATE] * h)
+    steer = s[STEER]
+    drive, slow, resistance = _forces(v, throttle, brake, hand, reverse, p)
+    new_v = _towards(v + drive / mass * h, 0.0, (slow + resistance) / mass * h)
+    mix = min(max((math.hypot(v, side) - BLEND_LOW) / (BLEND_HIGH - BLEND_LOW), 0.0), 1.0)
+    new_side, new_turn = 0.0, 0.0
     if mix > 0.0:
+        used = min((abs(drive) + slow) / (ALONG * hold * mass), 1.0)
+        left = max(math.sqrt(1.0 - used * used), LEAST)
         load_f, load_r = mass * GRAVITY * lr / base, mass * GRAVITY * lf / base
-        top_f, top_r = p[6] * load_f, p[6] * load_r
-        slip_f = steer - math.atan2(side + lf * turn, v)
-        slip_r = -math.atan2(side - lr * turn, v)
-        force_f = top_f * math.tanh(p[4] * slip_f / top_f)
-        force_r = top_r * math.tanh(p[5] * slip_r / top_r)
+        top_f, top_r = FRONT * p[GRIP] * load_f * left, p[GRIP] * load_r * left
         if hand:
-            force_r *= 0.3
+            top_r *= LOCKED
+        ahead = steer if v > 0.0 else -steer
+        force_f = top_f * math.tanh(p[CF] * load_f * (ahead - math.atan2(side + lf * turn, abs(v))) / top_f)
+        force_r = top_r * math.tanh(-p[CR] * load_r * math.atan2(side - lr * turn, abs(v)) / top_r)
         new_side = side + ((force_f * math.cos(steer) + force_r) / mass - v * turn) * h
         new_turn = turn + (lf * force_f * math.cos(steer) - lr * force_r) / inertia * h
         new_v += (side * turn - force_f * math.sin(steer) / mass) * h * mix
-    else:
-        new_side, new_turn = 0.0, 0.0
     bend = math.tan(steer) / base
+    bend = min(max(bend, -hold / max(v * v, 1.0)), hold / max(v * v, 1.0))
+    roll_turn = _towards(turn, new_v * bend, 0.5 * hold * mass * base / inertia * h)
+    roll_side = _towards(side, new_v * bend * lr, hold * h)
     s[VX] = new_v
-    s[YAW_RATE] = mix * new_turn + (1.0 - mix) * new_v * bend
-    s[VY] = mix * new_side + (1.0 - mix) * new_v * bend * lr
+    s[YAW_RATE] = mix * new_turn + (1.0 - mix) * roll_turn
+    s[VY] = mix * new_side + (1.0 - mix) * roll_side
     middle = s[YAW] + 0.5 * h * s[YAW_RATE]
     c, d = math.cos(middle), math.sin(middle)
     s[X] += (c * s[VX] - d * s[VY]) * h
@@ -107,7 +142,7 @@ def _advance(s, throttle, wheel, brake, hand, reverse, p, h):
 
 @njit(cache=True)
 def step_cars(state, control, params, free, dt):
-    """Advance the cars (N, 9) of which `free` (N,) is true by `dt` s under `control` (N, 5) in place."""
+    """Advance the cars (N, 9) of which `free` (N,) is true by `dt` s under `control` (N, 5) in place; `params` (N, 25) of CarParams.row."""
     count = max(math.ceil(dt / SUBSTEP - 1e-6), 1)
     h = dt / count
     for i in range(state.shape[0]):
