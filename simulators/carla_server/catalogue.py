@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from drive.simulators.carla_server.blueprints import BOOL, COLOUR, FLOAT, INT, STRING, Attribute, Blueprint, fixed, role
 from drive.simulators.carla_server.layouts import Kind
+from drive.simulators.carla_server.sensor_catalogue import sensors
 from drive.simulators.carla_server.vehicle_model import CarParams
 
 # id: length, width, height, wheel base m, mass kg, generation, base_type, special_type
@@ -52,33 +53,13 @@ def _walker(number: int) -> Blueprint:
     return Blueprint(f"walker.pedestrian.{number:04d}", Kind.WALKER, attributes, (0.19, 0.19, 0.93), (0.0, 0.0, 0.0), (12,))
 
 
-CAMERA = (
-    Attribute("image_size_x", INT, "800"),
-    Attribute("image_size_y", INT, "600"),
-    Attribute("fov", FLOAT, "90.0"),
-    Attribute("sensor_tick", FLOAT, "0.0"),
-)
-TICK = Attribute("sensor_tick", FLOAT, "0.0")
-
-
-def _sensor(type_id: str, *attributes: Attribute) -> Blueprint:
-    return Blueprint(type_id, Kind.SENSOR, (role("front", "back", "left", "right"), *attributes))
-
-
 def blueprints() -> tuple[Blueprint, ...]:
     """All of them; the number of one is its place."""
     found = [_vehicle(type_id, row, 4) for type_id, row in CARS.items()]
     found += [_vehicle(type_id, row, 2) for type_id, row in CYCLES.items()]
     found += [_walker(number) for number in range(1, 52)]
     found += [
-        _sensor("sensor.camera.rgb", *CAMERA),
-        _sensor("sensor.camera.depth", *CAMERA),
-        _sensor("sensor.camera.semantic_segmentation", *CAMERA),
-        _sensor("sensor.camera.instance_segmentation", *CAMERA),
-        _sensor("sensor.other.collision"),
-        _sensor("sensor.other.lane_invasion"),
-        _sensor("sensor.other.gnss", TICK),
-        _sensor("sensor.other.imu", TICK),
+        *sensors(),
         Blueprint("spectator", Kind.OTHER),
         Blueprint("controller.ai.walker", Kind.OTHER, (role("walker"),)),
     ]
