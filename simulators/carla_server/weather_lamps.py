@@ -18,7 +18,7 @@ from drive.simulators.raster import View
 Array = NDArray[np.float64]
 POSITION, LOW, HIGH, BRAKE = 1, 2, 4, 8  # carla.VehicleLightState
 LIT = POSITION | LOW | HIGH
-STREET_EVERY, STREET_ASIDE, STREET_HEIGHT, STREET_APART = 30.0, 1.2, 6.5, 18.0  # m
+STREET_EVERY, STREET_ASIDE, STREET_HEIGHT, STREET_APART, STREET_REACH = 30.0, 1.2, 6.5, 18.0, 17.0  # m
 SIDE, CELL, AHEAD = 160, 0.6, 34.0  # cells of the lit ground, m of each, m from the camera to its middle
 FAR = 150.0  # m beyond which no lamp is looked at
 WARM, WHITE, RED = (255.0, 206.0, 140.0), (255.0, 246.0, 220.0), (255.0, 40.0, 30.0)
@@ -63,12 +63,16 @@ def light_ground(left, low, street, beams):
         beam = k >= len(street)
         if beam:
             x, y, heading, reach = beams[k - len(street)]
-            c, s = math.cos(heading), math.sin(heading)
+            c, s, aside = math.cos(heading), math.sin(heading), 0.9 + 0.34 * reach
+            x0, x1 = min(0.0, c * reach) - abs(s) * aside, max(0.0, c * reach) + abs(s) * aside
+            y0, y1 = min(0.0, s * reach) - abs(c) * aside, max(0.0, s * reach) + abs(c) * aside
         else:
-            (x, y), reach, c, s = street[k], 17.0, 1.0, 0.0
-        for row in range(max(int((y - reach - low) / CELL), 0), min(int((y + reach - low) / CELL) + 1, SIDE)):
+            (x, y), reach, c, s = street[k], STREET_REACH, 1.0, 0.0
+            x0, x1, y0, y1 = -reach, reach, -reach, reach
+        first, last = max(int((x + x0 - left) / CELL), 0), min(int((x + x1 - left) / CELL) + 1, SIDE)
+        for row in range(max(int((y + y0 - low) / CELL), 0), min(int((y + y1 - low) / CELL) + 1, SIDE)):
             dy = low + (row + 0.5) * CELL - y
-            for column in range(max(int((x - reach - left) / CELL), 0), min(int((x + reach - left) / CELL) + 1, SIDE)):
+            for column in range(first, last):
                 dx = left + (column + 0.5) * CELL - x
                 away = dx * dx + dy * dy
                 if away >= reach * reach:

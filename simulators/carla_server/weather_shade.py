@@ -43,14 +43,30 @@ def _lit(lamps, x, y):
 
 
 @njit(cache=True)
+def _one_face(faces, top, left, scale):
+    """Whether all samples of a pixel lie on one face."""
+    for i in range(top, top + scale):
+        for j in range(left, left + scale):
+            if faces[i, j] != faces[top, left]:
+                return False
+    return True
+
+
+@njit(cache=True)
 def shade_weather(buffers, view, scale, look, lamps, shining):
-    """RGB (H / scale, W / scale, 3) uint8 of scale x scale samples per pixel; at noon it is near to raster.shade."""
+    """RGB (H / scale, W / scale, 3) uint8 of scale x scale samples per pixel; at noon it is near to raster.shade.
+
+    A pixel whose samples all lie on one face is shaded once.
+    """
     h, w = view.height // scale, view.width // scale
     image = np.empty((h, w, 3), np.uint8)
-    one, share, half = F(1.0), F(1.0 / (scale * scale)), F(look.haze)
+    one, half = F(1.0), F(look.haze)
     metres_x, metres_y, r = 1.0 / view.focal_x, 1.0 / view.focal_y, view.rotation
     night = look.dark > 0.0
-    sky, total, warm = np.empty(3, np.float32), np.empty(3, np.float32), np.array([1.0, 0.82, 0.56], np.float32)
+    sky, total = np.empty(3, np.float32), np.empty(3, np.float32)
+    light0, light1, light2 = look.light[0], look.light[1], look.light[2]
+    sky0, sky1, sky2 = look.horizon[0], look.horizon[1], look.horizon[2]
+    fog0, fog1, fog2 = look.fog[0], look.fog[1], look.fog[2]
     lamp = F(0.0)
     for row in range(h):
         for column in range(w):
@@ -72,8 +88,11 @@ def shade_weather(buffers, view, scale, look, lamps, shining):
             if night:
                 lamp = _lit(lamps, view.position[0] + dx / inverse, view.position[1] + dy / inverse) if inverse > 0.0 else F(0.0)
                 lamp *= F(look.dark)
-            for i in range(row * scale, (row + 1) * scale):
-                for j in range(column * scale, (column + 1) * scale):
+            same = _one_face(buffers.face, row * scale, column * scale, scale)
+            count = 1 if same else scale
+            share = one / F(count * count)
+            for i in range(row * scale, row * scale + count):
+                for j in range(column * scale, column * scale + count):
                     face, inverse = buffers.face[i, j], max(buffers.inverse_depth[i, j], F(1e-6))
                     if face == SKY:
                         for k in range(3):
@@ -99,13 +118,13 @@ def shade_weather(buffers, view, scale, look, lamps, shining):
                     keep = half * inverse / (half * inverse + one)
                     thick = F(look.fog_rate) * max(norm / inverse - F(look.fog_start), F(0.0))
                     clear = one / (one + thick * (one + thick * (F(0.5) + thick * F(0.1667))))
-                    for k in range(3):
-                        colour = c0 if k == 0 else c1 if k == 1 else c2
-                        if not on:
-                            colour *= own * (look.light[k] + lamp * warm[k])
-                        colour += mirror * (look.horizon[k] - colour)
-                        colour = look.horizon[k] + keep * (colour - look.horizon[k])
-                        total[k] += share * (look.fog[k] + clear * (colour - look.fog[k]))
+                    if not on:
+                        c0, c1, c2 = c0 * own * (light0 + lamp), c1 * own * (light1 + F(0.82) * lamp), c2 * own * (light2 + F(0.56) * lamp)
+                    a = share * clear * keep * (one - mirror)  # shares of the surface, the haze and mirrored sky, the fog
+                    b, c = share * clear - a, share * (one - clear)
+                    total[0] += a * c0 + b * sky0 + c * fog0
+                    total[1] += a * c1 + b * sky1 + c * fog1
+                    total[2] += a * c2 + b * sky2 + c * fog2
             for k in range(3):
                 image[row, column, k] = np.uint8(min(max(total[k], F(0.0)), F(255.0)))
     return image
