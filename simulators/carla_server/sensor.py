@@ -51,7 +51,9 @@ class RaySensor(Sensor):
         """s since the last measurement; those during which nobody listened do not count."""
         now, usual = self.episode.elapsed, max(self.tick, self.episode.delta)
         before, self._shot_at = self._shot_at, now
-        return usual if before is None or now - before > 1.5 * usual else now - before
+        if before is None or now - before > 1.5 * usual or abs(now - before - usual) < 1e-6:
+            return usual  # exactly, so that every turn has as many points
+        return now - before
 
     def place(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Where it is (3,), z above the ground, and its axes in the world as columns (3, 3); CARLA's frame."""
