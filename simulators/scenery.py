@@ -150,7 +150,8 @@ def scenery_solid_boxes(road_map: RoadMap, surface: BaseGeometry) -> tuple[Array
     houses, trees = _placed(road_map, surface)
     rows = [(*house.place, house.size[0] / 2.0, house.size[1] / 2.0, 0.0, _top(house.faces)) for house in houses]
     for faces, place in trees:
-        reach, low = max(float(face[0][:, 0].max()) for face in faces), float(faces[0][0][:, 2].max())  # a stem's side comes first
+        reach = max(float(face[0][:, 0].max()) for face in faces)
+        low = float(faces[0][0][:, 2].max())  # a stem's side comes first
         rows += [(*place, STEM_HALF, STEM_HALF, 0.0, low), (*place, reach, reach, low, _top(faces))]
     kinds = [int(Semantic.BUILDING)] * len(houses) + [int(Semantic.VEGETATION)] * (2 * len(trees))
     return np.array(rows).reshape(-1, 7), np.array(kinds, np.int64)

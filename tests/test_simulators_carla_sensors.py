@@ -18,7 +18,7 @@ from carla_world import CAR, World, corners, project
 
 from drive.simulators.carla_server.episode import LIBRARY
 from drive.simulators.carla_server.inertial import geolocation, mercator, rotation_vector
-from drive.simulators.carla_server.layouts import ServerError
+from drive.simulators.carla_server.layouts import Actor, ServerError
 from drive.simulators.carla_server.poses import matrix
 
 SIZE, FOV = 240, 90.0
@@ -34,7 +34,7 @@ MOUNTS = {  # of the camera on the car, and where the other car stands in the ca
 }
 
 
-def two_cars(mount, place) -> tuple[World, dict, object, object]:
+def two_cars(mount, place) -> tuple[World, dict, Actor, Actor]:
     world = World()
     ego, other = world.spawn(CAR, world.at(0)), world.spawn("vehicle.tesla.model3", world.at(*place))
     size = {"image_size_x": SIZE, "image_size_y": SIZE, "fov": FOV}
@@ -49,7 +49,7 @@ def ids_of(image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", MOUNTS)
 def test_a_projected_box_lands_on_its_pixels_in_every_channel(name):
-    world, cameras, ego, other = two_cars(*MOUNTS[name])
+    world, cameras, _, other = two_cars(*MOUNTS[name])
     images = {kind: world.image(camera) for kind, camera in cameras.items()}
     depth = world.depth(cameras["depth"])
     uvd = project(world, cameras["rgb"], corners(world, other), SIZE, FOV)
@@ -92,8 +92,8 @@ def test_depth_of_the_road_is_that_of_the_plane(mount):
 def test_own_car_is_hidden_only_from_cameras_inside():
     world = World()
     ego = world.spawn(CAR, world.at(0))
-    shown = {}
-    for name, mount in {"dash": [0.5, 0, 1.2, 0, 0, 0], "chase": [-6, 0, 3, -15, 0, 0], "above": [0, 0, 9, -90, 0, 0]}.items():
+    shown, mounts = {}, {"dash": [0.5, 0, 1.2, 0, 0, 0], "chase": [-6, 0, 3, -15, 0, 0], "above": [0, 0, 9, -90, 0, 0]}
+    for name, mount in mounts.items():
         camera = world.spawn("sensor.camera.instance_segmentation", mount, ego, image_size_x=100, image_size_y=100)
         world.tick()
         shown[name] = (ids_of(world.image(camera)) == ego.id).sum()
@@ -111,9 +111,11 @@ def test_labels_are_carlas():
         "walker.pedestrian.0001": 12,
         "vehicle.audi.a2": 14,
     }
-    actors = [(world.spawn(k, world.at(8 + 3 * i, 3 * i - 4, 0, 0.93 if k[0] == "w" else 0)), placed[k]) for i, k in enumerate(placed)]
+    actors = [
+        (world.spawn(k, world.at(8 + 3 * i, 3 * i - 4, 0, 0.93 if k[0] == "w" else 0)), placed[k]) for i, k in enumerate(placed)
+    ]
     size = {"image_size_x": SIZE, "image_size_y": SIZE}
-    camera = world.spawn("sensor.camera.instance_segmentation", world.at(0, up=2.0), **size)
+    camera = world.spawn("sensor.camera.instance_segmentation", world.at(0, up=2.0), None, **size)
     world.tick()
     image = world.image(camera)
     for actor, tag in actors:
@@ -123,7 +125,7 @@ def test_labels_are_carlas():
 
 
 def test_actors_put_out_of_the_way_are_not_seen():
-    world, cameras, ego, other = two_cars(*MOUNTS["roof"])
+    world, cameras, _, other = two_cars(*MOUNTS["roof"])
     assert (ids_of(world.image(cameras["instance_segmentation"])) == other.id).any()
     world.episode.vehicles.free[world.episode.vehicles.row[other.id]] = False
     world.episode.put(other.id, world.episode.pose(other.id) + (0, 0, -500, 0, 0, 0))  # as scenario_runner hides them
@@ -145,7 +147,9 @@ def test_the_scene_is_put_together_once_a_frame(monkeypatch):
     assert world.episode.scene is not before
 
 
-@pytest.mark.parametrize("attributes", [{"image_size_x": 0}, {"image_size_y": 5000}, {"fov": 180}, {"fov": "wide"}, {"sensor_tick": -1}])
+@pytest.mark.parametrize(
+    "attributes", [{"image_size_x": 0}, {"image_size_y": 5000}, {"fov": 180}, {"fov": "wide"}, {"sensor_tick": -1}]
+)
 def test_cameras_refuse_attributes_without_sense(attributes):
     world = World()
     for kind in CAMERAS:
@@ -198,7 +202,9 @@ def test_imu_in_a_steady_turn_and_under_brakes():
     middle, front = (world.spawn("sensor.other.imu", [x, 0, 0.5, 0, 0, 0], ego) for x in (0.0, 2.0))
     side = world.spawn("sensor.other.imu", [0, 0, 0.5, 0, 0, 90], ego)
     vehicles = world.episode.vehicles
-    vehicles.push(ego.id, (8.0 * np.array([np.cos(np.radians(world.start[4])), np.sin(np.radians(world.start[4])), 0.0])).tolist())
+    vehicles.push(
+        ego.id, (8.0 * np.array([np.cos(np.radians(world.start[4])), np.sin(np.radians(world.start[4])), 0.0])).tolist()
+    )
     vehicles.apply(ego.id, [0.35, 0.2, 0.0, False, False, False, 0])
     for _ in range(30):
         world.tick()
@@ -247,7 +253,8 @@ def test_noise_of_imu_and_gnss_has_the_asked_spread_bias_and_seed():
     felt, place = run(1)
     np.testing.assert_allclose(felt.std(0), (0.5, 0, 0, 0, 0, 0.1), rtol=0.06, atol=1e-6)
     assert felt[1:, 4].mean() == pytest.approx(0.3, abs=1e-3)
-    clean = geolocation(*World().start[:2], 0.0, 0.0)
+    x, y = World().start[:2]
+    clean = geolocation(float(x), float(y), 0.0, 0.0)
     np.testing.assert_allclose(place.std(0), (1e-4, 0.0, 2.0), rtol=0.06, atol=1e-12)
     assert place[:, 1].mean() - clean[1] == pytest.approx(2e-4, abs=1e-7) and abs(place[:, 0].mean() - clean[0]) < 1e-5
     again, other = run(1), run(2)

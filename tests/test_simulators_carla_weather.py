@@ -1,20 +1,25 @@
 """Weather in the pictures of the CARLA server's cameras: what each number does to them, and that clear noon does nothing."""
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-carla = pytest.importorskip("carla")
+pytest.importorskip("carla")
 pytest.importorskip("msgpack")
 
+import carla
 from carla_world import CAR, World
 
+from drive.simulators.carla_server.cameras import Rgb
 from drive.simulators.carla_server.weather import NAMES, NOON, look_of
 from drive.simulators.carla_server.weather_lamps import CELL, SIDE, light_ground, street_lamps
 
 SIZE = 224
-PRESETS = sorted(n for n in dir(carla.WeatherParameters) if isinstance(getattr(carla.WeatherParameters, n), carla.WeatherParameters))
+PRESETS = sorted(
+    n for n in dir(carla.WeatherParameters) if isinstance(getattr(carla.WeatherParameters, n), carla.WeatherParameters)
+)
 FIELDS = [f"{name}_angle" if name.startswith("sun") else name for name in NAMES]
 
 
@@ -31,7 +36,10 @@ class Street:
 
     def __init__(self) -> None:
         self.world = World()
-        self.ego, self.other = self.world.spawn(CAR, self.world.at(0)), self.world.spawn("vehicle.tesla.model3", self.world.at(14))
+        self.ego, self.other = (
+            self.world.spawn(CAR, self.world.at(0)),
+            self.world.spawn("vehicle.tesla.model3", self.world.at(14)),
+        )
         kinds, size = ("rgb", "depth", "semantic_segmentation"), {"image_size_x": SIZE, "image_size_y": SIZE}
         mount = [0.2, 0, 1.7, 0, 0, 0]
         self.cameras = {kind: self.world.spawn(f"sensor.camera.{kind}", mount, self.ego, **size) for kind in kinds}
@@ -68,6 +76,7 @@ def brightness(picture: np.ndarray, mask=None) -> float:
 def test_clear_noon_is_the_renderers_own_picture_to_the_bit():
     scene = street().world
     sensor = scene.episode.sensors[street().cameras["rgb"].id]
+    assert isinstance(sensor, Rgb)
     plain = scene.episode.town.renderer.render_rgb(sensor.camera(), np.zeros(3), *scene.episode.scene.drawn(sensor.visible()))
     for weather in (NOON, preset("ClearNoon"), preset("Default"), noon(sun_azimuth=200.0, wind_intensity=80.0)):
         assert look_of(tuple(weather)) is None
@@ -103,7 +112,7 @@ def test_weather_leaves_labels_and_depth_alone():
 
 def test_the_lower_the_sun_the_darker():
     light = [brightness(street().picture(noon(sun_altitude=float(a)))) for a in (90, 45, 30, 15, 5, 0, -5, -10, -30)]
-    assert all(a > b for a, b in zip(light, light[1:])), light
+    assert all(a > b for a, b in pairwise(light)), light
     evening = street().picture(noon(sun_altitude=12.0, sun_azimuth=0.0))[labels() == 1]
     assert evening[:, 0].mean() > 1.2 * evening[:, 2].mean()  # reddish
 
@@ -119,6 +128,7 @@ def test_a_low_sun_shines_from_where_it_stands():
 def test_fog_takes_contrast_with_distance():
     plain = street().picture(NOON)
     look = look_of(tuple(noon(fog_density=60.0)))
+    assert look is not None
     foggy = street().picture(noon(fog_density=60.0))
     v, u = np.mgrid[0:SIZE, 0:SIZE] + 0.5
     away = depth() * np.sqrt(1.0 + ((u - SIZE / 2) / (SIZE / 2)) ** 2 + ((v - SIZE / 2) / (SIZE / 2)) ** 2)
@@ -143,7 +153,7 @@ def test_rain_streaks_darken_and_move_but_repeat_from_one_frame():
     moved = (np.abs(first - other).max(2) > 2).mean()
     assert 0.005 < moved < 0.4
     light = [brightness(street().picture(noon(precipitation=p))) for p in (0.0, 30.0, 60.0, 100.0)]
-    assert all(a > b for a, b in zip(light, light[1:]))
+    assert all(a > b for a, b in pairwise(light))
 
 
 def test_wet_roads_are_darker_and_mirror_the_sky_far_ahead():
@@ -165,7 +175,7 @@ def test_lamps_of_vehicles_light_the_night():
     assert brightness(beams, road) > 2.0 * brightness(dark, road)
     red = (tails[..., 0] > 150.0) & (tails[..., 1] < 90.0)
     assert red.sum() > 8 and not ((dark[..., 0] > 150.0) & (dark[..., 1] < 90.0)).any()
-    rows, columns = np.nonzero(red)
+    columns = np.nonzero(red)[1]
     assert (depth()[red] < 16.0).all() and abs(columns.mean() - SIZE / 2) < 15
     day = street().picture(noon(cloudiness=50.0), lamps=(3, 3))
     assert np.abs(day - street().picture(noon(cloudiness=50.0))).max() < 90.0  # by day nobody sees beams

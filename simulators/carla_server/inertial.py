@@ -34,7 +34,9 @@ class Imu(Sensor):
 
     def __init__(self, actor: Actor, episode: Episode) -> None:
         super().__init__(actor, episode)
-        self._accel, self._gyro = (_spreads(actor, *(f"noise_{name}_stddev_{axis}" for axis in "xyz")) for name in ("accel", "gyro"))
+        self._accel, self._gyro = (
+            _spreads(actor, *(f"noise_{name}_stddev_{axis}" for axis in "xyz")) for name in ("accel", "gyro")
+        )
         self._bias = np.array([actor.number(f"noise_gyro_bias_{axis}", 0.0) for axis in "xyz"])
         self._rng = numpy_rng(episode.seed, "imu", int(actor.number("noise_seed", 0)))
         self._before: tuple[float, np.ndarray, np.ndarray] | None = None  # s, velocity, axes in the world

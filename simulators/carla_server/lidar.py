@@ -34,7 +34,8 @@ class SemanticLidar(RaySensor):
         self._rate, self._turns = actor.number("points_per_second", 56000), actor.number("rotation_frequency", 10.0)
         upper, lower = actor.number("upper_fov", 10.0), actor.number("lower_fov", -30.0)
         self._sweep = actor.number("horizontal_fov", 360.0)
-        if not (1 <= self._channels <= MOST_CHANNELS and 0.0 < self._range and 0.0 <= self._rate and 0.0 < self._sweep <= 360.0):
+        sane = 1 <= self._channels <= MOST_CHANNELS and 0.0 < self._sweep <= 360.0
+        if not sane or self._range <= 0.0 or self._rate < 0.0:
             raise ServerError(
                 f"{actor.type_id}: channels are 1 to {MOST_CHANNELS}, range and horizontal_fov positive (at most 360 degrees), "
                 "points_per_second not negative"
@@ -64,7 +65,7 @@ class SemanticLidar(RaySensor):
         hits = shoot(found, origin, local @ turn.T, np.full(len(local), self._range))
         met = np.flatnonzero(hits.what != NOTHING)
         points = local[met] * hits.distance[met, None]
-        keep, body = self._records(points, Hits(*(part[met] for part in hits)), found, origin + points @ turn.T)
+        keep, body = self._records(points, Hits(hits.distance[met], hits.what[met], hits.cosine[met]), found, origin + points @ turn.T)
         counts = np.bincount(channel[met][keep], minlength=self._channels).astype("<u4")
         yield struct.pack("<fI", np.radians(self._angle), self._channels) + counts.tobytes() + body
 

@@ -47,7 +47,8 @@ class Radar(RaySensor):
         self._before = here
         count = min(int(self._rate * gone), MOST_POINTS)
         radius, angle = self._rng.random(count), self._rng.random(count) * 2.0 * np.pi
-        local = np.column_stack([np.ones(count), self._spread[0] * radius * np.cos(angle), self._spread[1] * radius * np.sin(angle)])
+        across, up = self._spread[:, None] * radius * (np.cos(angle), np.sin(angle))
+        local = np.column_stack([np.ones(count), across, up])
         length = np.linalg.norm(local, axis=1)
         local = local / length[:, None]
         found = targets(self.episode)
@@ -108,7 +109,7 @@ class Obstacle(Sensor):
         gone, row = sweep(origin, way, self._distance, self._radius, np.ascontiguousarray(found.boxes[rows]))
         if row < 0:
             return
-        mine = episode.actors[parent] if parent in episode.actors else self.actor
+        mine = episode.actors.get(parent, self.actor)
         yield packed([mine.message(0), self._other(found, int(rows[row])), gone])
 
     def _ray(self) -> tuple[Array, Array]:

@@ -136,7 +136,10 @@ def _scenery(road_map: RoadMap) -> tuple[Array, NDArray[np.uint8]]:
     if road_map not in _SCENERY:
         b, kinds = scenery_solid_boxes(road_map, drivable_surface(road_map))
         middle, half = (b[:, 5] + b[:, 6]) / 2.0, (b[:, 6] - b[:, 5]) / 2.0
-        _SCENERY[road_map] = np.column_stack([b[:, 0], -b[:, 1], middle, -b[:, 2], b[:, 3], b[:, 4], half]), kinds.astype(np.uint8)
+        _SCENERY[road_map] = (
+            np.column_stack([b[:, 0], -b[:, 1], middle, -b[:, 2], b[:, 3], b[:, 4], half]),
+            kinds.astype(np.uint8),
+        )
     return _SCENERY[road_map]
 
 

@@ -63,10 +63,10 @@ class Scene:
         types[:n] = np.where(2.0 * vehicles.half[:, 1] < NARROW, int(AgentType.BICYCLE), int(AgentType.VEHICLE))
         types[n + walkers :] = [_prop_type(actor.type_id) for actor in others[walkers:]]
         tags = np.array([(episode.actors[int(k)].tags or bytes([DYNAMIC]))[0] for k in ids], np.uint8)
-        lamps = np.array([episode.lamps.get(int(k), 0) for k in ids], np.uint32) if episode.lamps else np.zeros(len(ids), np.uint32)
+        lamps = np.array([episode.lamps.get(int(k), 0) for k in ids], np.uint32)
         here = np.abs(boxes[:, 2]) < AWAY
         dynamic = np.arange(len(ids)) < n + walkers
-        return Scene(*(part[here] for part in (ids, boxes, velocity, types, tags, dynamic, lamps)))
+        return Scene(ids[here], boxes[here], velocity[here], types[here], tags[here], dynamic[here], lamps[here])
 
     def seen_by(self, viewer: Actor, parent: Actor | None) -> NDArray[np.int64]:
         """Rows that a camera sees: all but the vehicle in or right on which it is mounted, as that would fill the image."""

@@ -24,10 +24,10 @@ F = np.float32
 @njit(cache=True)
 def _lamp(rgb, shining):
     """Whether a face of this colour is a lamp."""
+    found = False
     for k in range(len(shining)):
-        if rgb[0] == shining[k, 0] and rgb[1] == shining[k, 1] and rgb[2] == shining[k, 2]:
-            return True
-    return False
+        found |= rgb[0] == shining[k, 0] and rgb[1] == shining[k, 1] and rgb[2] == shining[k, 2]
+    return found
 
 
 @njit(cache=True)
@@ -106,20 +106,22 @@ def shade_weather(buffers, view, scale, look, lamps, shining):
                             own = F(_terrain_light(view, ray_x, ray_y, inverse))
                     else:
                         c0, c1, c2 = buffers.rgb[face, 0], buffers.rgb[face, 1], buffers.rgb[face, 2]
-                    if label == ROAD or label == PAINT or label == PAVEMENT:
+                    if label in (ROAD, PAINT, PAVEMENT):
                         graze = max(one + climb / norm, F(0.0))  # 0 straight down, 1 along the ground
                         mirror = F(0.75 * look.wet) * graze * graze * graze
                         own *= one - F(0.42 * look.wet)
                     elif label != GRASS:
                         own *= facing
-                        if night and (label == CAR or label == SIGNAL) and _lamp(buffers.rgb[face], shining):
+                        if night and label in (CAR, SIGNAL) and _lamp(buffers.rgb[face], shining):
                             who = buffers.instance[face]
                             on = label == SIGNAL or (lamps.heads[who] if c1 > F(100.0) else lamps.tails[who])
                     keep = half * inverse / (half * inverse + one)
                     thick = F(look.fog_rate) * max(norm / inverse - F(look.fog_start), F(0.0))
                     clear = one / (one + thick * (one + thick * (F(0.5) + thick * F(0.1667))))
                     if not on:
-                        c0, c1, c2 = c0 * own * (light0 + lamp), c1 * own * (light1 + F(0.82) * lamp), c2 * own * (light2 + F(0.56) * lamp)
+                        c0 *= own * (light0 + lamp)
+                        c1 *= own * (light1 + F(0.82) * lamp)
+                        c2 *= own * (light2 + F(0.56) * lamp)
                     a = share * clear * keep * (one - mirror)  # shares of the surface, the haze and mirrored sky, the fog
                     b, c = share * clear - a, share * (one - clear)
                     total[0] += a * c0 + b * sky0 + c * fog0
