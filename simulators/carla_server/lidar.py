@@ -65,7 +65,9 @@ class SemanticLidar(RaySensor):
         hits = shoot(found, origin, local @ turn.T, np.full(len(local), self._range))
         met = np.flatnonzero(hits.what != NOTHING)
         points = local[met] * hits.distance[met, None]
-        keep, body = self._records(points, Hits(hits.distance[met], hits.what[met], hits.cosine[met]), found, origin + points @ turn.T)
+        keep, body = self._records(
+            points, Hits(hits.distance[met], hits.what[met], hits.cosine[met]), found, origin + points @ turn.T
+        )
         counts = np.bincount(channel[met][keep], minlength=self._channels).astype("<u4")
         yield struct.pack("<fI", np.radians(self._angle), self._channels) + counts.tobytes() + body
 
