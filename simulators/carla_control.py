@@ -30,7 +30,13 @@ class CarResponse:
     drag: float = 0.66  # m^2
     rolling: float = 0.013  # of the weight
     coasting: float = 0.35  # m/s^2 without throttle
-    max_steer: float = math.radians(35.0)  # at the wheels of a full turn
+    max_steer: float = math.radians(35.0)  # at the wheels of a full turn of a car that stands
+    curve: tuple[tuple[float, float], ...] = ((0.0, 1.0),)  # km/h and share of max_steer that a full turn gives there
+
+    def lock(self, speed: float) -> float:
+        """rad at the wheels of a full turn at `speed` m/s."""
+        speeds, shares = np.array(self.curve).T
+        return self.max_steer * float(np.interp(3.6 * abs(speed), speeds, shares))
 
     def pedals(self, acceleration: float, speed: float) -> tuple[float, float]:
         """(throttle, brake) in 0..1 for `acceleration` m/s^2 at `speed` m/s."""
@@ -78,7 +84,7 @@ class LqrController:
         targets = reference.at(t + DT * np.arange(HORIZON + 2))
         if _stands(targets) and state[3] < 2.0 * STANDING:
             self._slip = 0.0
-            return 0.0, float(np.clip(state[7] / self.response.max_steer, -1.0, 1.0)), HOLD
+            return 0.0, float(np.clip(state[7] / self.response.lock(state[3]), -1.0, 1.0)), HOLD
         if state[3] > SLIP_SPEED:
             seen = float(state[7]) - math.atan(self.vehicle.wheel_base * state[9] / state[3])
             self._slip += SLIP_GAIN * (seen - self._slip)
@@ -88,7 +94,7 @@ class LqrController:
         acceleration = state[5] + (after[5] - state[5]) * (self.vehicle.tau_acceleration + DT) / DT  # undoes the actuator's lag, which the car has itself
         throttle, brake = self.response.pedals(float(acceleration), float(state[3]))
         wheel = start[7] + (after[7] - start[7]) * (self.vehicle.tau_steering + DT) / DT + self._slip
-        return throttle, float(np.clip(wheel / self.response.max_steer, -1.0, 1.0)), brake
+        return throttle, float(np.clip(wheel / self.response.lock(state[3]), -1.0, 1.0)), brake
 
 
 class PidController:
@@ -114,7 +120,7 @@ class PidController:
         gap = max(float(np.hypot(local[0], local[1])), 1.0)
         bend = 2.0 * math.sin(float(wrap_angle(math.atan2(local[1], local[0])))) / gap
         throttle, brake = self.response.pedals(float(acceleration), float(state[3]))
-        return throttle, float(np.clip(math.atan(self.vehicle.wheel_base * bend) / self.response.max_steer, -1.0, 1.0)), brake
+        return throttle, float(np.clip(math.atan(self.vehicle.wheel_base * bend) / self.response.lock(state[3]), -1.0, 1.0)), brake
 
 
 def _stands(targets: Array) -> bool:

@@ -41,7 +41,8 @@ class CarlaEgo:
         world.tick()
         physics = actor.get_physics_control()
         steer = max((math.radians(w.max_steer_angle) for w in physics.wheels), default=0.0)
-        self.response = CarResponse(mass=physics.mass or CarResponse.mass, max_steer=steer or CarResponse.max_steer)
+        curve = tuple((p.x, p.y) for p in physics.steering_curve) or CarResponse.curve
+        self.response = CarResponse(mass=physics.mass or CarResponse.mass, max_steer=steer or CarResponse.max_steer, curve=curve)
         extent = actor.bounding_box.extent
         self.vehicle = VehicleParams(2.0 * extent.y, extent.x + self.rear, extent.x - self.rear, 2.0 * self.rear, 2.0 * extent.z)
         self._wheel = 0.0  # rad, left positive
@@ -113,7 +114,8 @@ class CarlaEgo:
 
     def apply(self, throttle: float, steer: float, brake: float) -> None:
         """Pedals 0..1 and wheel -1..1, positive to the left."""
-        self._wheel = steer * self.response.max_steer
+        velocity = self.actor.get_velocity()
+        self._wheel = steer * self.response.lock(math.hypot(velocity.x, velocity.y))
         self.actor.apply_control(self.session.carla.VehicleControl(throttle=throttle, steer=-steer, brake=brake))
 
 

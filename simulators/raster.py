@@ -274,40 +274,37 @@ def shade(buffers, view, scale, palette, haze):
     """
     h, w = view.height // scale, view.width // scale
     image = np.empty((h, w, 3), np.uint8)
-    total, colour, fog, half, one = (
-        np.empty(3, np.float32),
-        np.empty(3, np.float32),
-        palette[0].copy(),
-        np.float32(haze),
-        np.float32(1.0),
-    )
+    half, one = np.float32(haze), np.float32(1.0)
+    fog0, fog1, fog2 = palette[0, 0], palette[0, 1], palette[0, 2]
     share = np.float32(1.0 / (scale * scale))
     metres_x, metres_y = 1.0 / view.focal_x, 1.0 / view.focal_y  # per pixel, one metre ahead
     climb_x, climb_y, climb = view.rotation[0, 2], view.rotation[1, 2], view.rotation[2, 2]
     for row in range(h):
         for column in range(w):
-            total[:] = 0.5  # rounds
+            total0 = total1 = total2 = np.float32(0.5)  # rounds
             for i in range(row * scale, (row + 1) * scale):
                 y = (i + 0.5 - view.centre_y) * metres_y
                 for j in range(column * scale, (column + 1) * scale):
                     face, inverse = buffers.face[i, j], buffers.inverse_depth[i, j]
-                    x = (j + 0.5 - view.centre_x) * metres_x
-                    keep = half * inverse / (one + half * inverse)
-                    if face == SKY:
-                        keep = np.float32(min(max(climb_x * x + climb_y * y + climb, 0.0) * 1.6, 1.0))
-                        for k in range(3):
-                            colour[k] = palette[1, k]
+                    if face > TERRAIN:
+                        keep = half * inverse / (one + half * inverse)
+                        c0, c1, c2 = buffers.rgb[face, 0], buffers.rgb[face, 1], buffers.rgb[face, 2]
                     elif face == TERRAIN:
-                        light = np.float32(_terrain_light(view, x, y, inverse) if inverse * NOISE_FAR > 1.0 else 1.0)
-                        for k in range(3):
-                            colour[k] = palette[2, k] * light
+                        keep = half * inverse / (one + half * inverse)
+                        light = one
+                        if inverse * NOISE_FAR > 1.0:
+                            light = np.float32(_terrain_light(view, (j + 0.5 - view.centre_x) * metres_x, y, inverse))
+                        c0, c1, c2 = palette[2, 0] * light, palette[2, 1] * light, palette[2, 2] * light
                     else:
-                        for k in range(3):
-                            colour[k] = buffers.rgb[face, k]
-                    for k in range(3):
-                        total[k] += share * (fog[k] + keep * (colour[k] - fog[k]))
-            for k in range(3):
-                image[row, column, k] = np.uint8(min(total[k], np.float32(255.0)))
+                        x = (j + 0.5 - view.centre_x) * metres_x
+                        keep = np.float32(min(max(climb_x * x + climb_y * y + climb, 0.0) * 1.6, 1.0))
+                        c0, c1, c2 = palette[1, 0], palette[1, 1], palette[1, 2]
+                    total0 += share * (fog0 + keep * (c0 - fog0))
+                    total1 += share * (fog1 + keep * (c1 - fog1))
+                    total2 += share * (fog2 + keep * (c2 - fog2))
+            image[row, column, 0] = np.uint8(min(total0, np.float32(255.0)))
+            image[row, column, 1] = np.uint8(min(total1, np.float32(255.0)))
+            image[row, column, 2] = np.uint8(min(total2, np.float32(255.0)))
     return image
 
 

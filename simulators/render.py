@@ -6,6 +6,7 @@ The world is flat at z = 0. Colours come from 2 x 2 samples per pixel, labels an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +99,15 @@ class SceneRenderer:
         ground, solids = self._moving(agents_pose_world, agents_size, agents_type, route_path, lights_world)
         return self._colours(camera, ego_pose_world, ground, solids)
 
+    def render_labels(self, camera: Camera, ego_pose_world: Array, *scene: Any) -> tuple[NDArray, NDArray, NDArray]:
+        """Depth, semantic and instance alone, as in CameraFrame; arguments as for `render`."""
+        return labels(self._raster(camera_view(camera, ego_pose_world), *self._moving(*scene)))
+
+    def samples(self, camera: Camera, ego_pose_world: Array, *scene: Any) -> tuple[View, Buffers]:
+        """SAMPLES x SAMPLES samples per pixel before they have colours, and their view; arguments as for `render`."""
+        view = camera_view(camera, ego_pose_world, SAMPLES)
+        return view, self._raster(view, *self._moving(*scene))
+
     def _raster(self, view: View, ground: QuadSet, solids: QuadSet) -> Buffers:
         return rasterise(view, FAR, self._ground, self._solids, ground, solids, Semantic.TERRAIN.value)
 
@@ -105,7 +115,7 @@ class SceneRenderer:
         view = camera_view(camera, ego_pose_world, SAMPLES)
         return shade(self._raster(view, ground, solids), view, SAMPLES, PALETTE, HAZE)
 
-    def _moving(self, poses, sizes, types, route_path, lights) -> tuple[QuadSet, QuadSet]:
+    def _moving(self, poses, sizes, types, route_path=None, lights=None) -> tuple[QuadSet, QuadSet]:
         """Ground and solid quads that change from frame to frame."""
         poses = np.ascontiguousarray(poses, np.float64).reshape(-1, 3)
         sizes = np.ascontiguousarray(sizes, np.float64).reshape(-1, 3)

@@ -140,3 +140,23 @@ def scenery_boxes(road_map: RoadMap, surface: BaseGeometry) -> tuple[Array, NDAr
     stems = [(*place, STEM_HALF, STEM_HALF) for _, place in trees]
     labels = [int(Semantic.BUILDING)] * len(walls) + [int(Semantic.VEGETATION)] * len(stems)
     return np.array([*walls, *stems]).reshape(-1, 5), np.array(labels, np.int64)
+
+
+def scenery_solid_boxes(road_map: RoadMap, surface: BaseGeometry) -> tuple[Array, NDArray[np.int64]]:
+    """What a ray can hit: boxes (N, 7) x, y, heading, half length, half width, lower and upper end, world m, and labels (N,).
+
+    A tree is two boxes, its stem and its crown, the latter as wide as the crown is at its widest.
+    """
+    houses, trees = _placed(road_map, surface)
+    rows = [(*house.place, house.size[0] / 2.0, house.size[1] / 2.0, 0.0, _top(house.faces)) for house in houses]
+    for faces, place in trees:
+        reach = max(float(face[0][:, 0].max()) for face in faces)
+        low = float(faces[0][0][:, 2].max())  # a stem's side comes first
+        rows += [(*place, STEM_HALF, STEM_HALF, 0.0, low), (*place, reach, reach, low, _top(faces))]
+    kinds = [int(Semantic.BUILDING)] * len(houses) + [int(Semantic.VEGETATION)] * (2 * len(trees))
+    return np.array(rows).reshape(-1, 7), np.array(kinds, np.int64)
+
+
+def _top(faces: list) -> float:
+    """m of the highest corner."""
+    return max(float(face[0][:, 2].max()) for face in faces)

@@ -13,11 +13,17 @@ from drive.core.types import Camera
 from drive.simulators.carla_server.layouts import IMAGE_HEADER, Actor, ServerError, Stream
 from drive.simulators.carla_server.poses import matrix
 from drive.simulators.carla_server.sensor import Sensor
+from drive.simulators.carla_server.weather import look_of
+from drive.simulators.carla_server.weather_lamps import lamps_of
+from drive.simulators.carla_server.weather_shade import weathered
+from drive.simulators.render import SAMPLES
 
 if TYPE_CHECKING:
     from drive.simulators.carla_server.episode import Episode
 
 MAX_SIDE, LOWEST, FAR = 4096, 0.05, 1000.0  # pixels; m above the ground; m that a depth image can tell
+SKY = 11  # CARLA's label; the renderer has none
+EGO = np.zeros(3)  # cameras are given in the world
 OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])  # x right, y down, z forward to x forward, y left, z up
 FLIP = np.diag([1.0, -1.0, 1.0])  # between left- and right-handed
 
@@ -44,20 +50,32 @@ class CameraSensor(Sensor):
         pose[2, 3] = max(pose[2, 3] - self.episode.height_at(pose[0, 3], -pose[1, 3], pose[2, 3]), LOWEST)
         return Camera(self.actor.type_id, self.width, self.height, self._intrinsics, pose)
 
+    def visible(self) -> NDArray[np.int64]:
+        """Rows of the scene that it can see."""
+        return self.episode.scene.seen_by(self.actor, self.episode.actors.get(self.actor.parent))
+
     def message(self, bgra: NDArray[np.uint8]) -> bytes:
         """Header and pixels."""
         return self._header + bgra.tobytes()
 
 
 class Rgb(CameraSensor):
-    """Colours."""
+    """Colours, in the weather of the episode."""
 
     stream = Stream.RGB
 
     def measure(self) -> Iterable[bytes]:
         """One image."""
-        scene = self.episode.scene(self.actor)
-        rgb = self.episode.town.renderer.render_rgb(self.camera(), np.zeros(3), *scene, lights_world=self.episode.lights.drawn())
+        episode = self.episode
+        rows = self.visible()
+        scene, renderer = episode.scene.drawn(rows), episode.town.renderer
+        look = look_of(tuple(episode.weather))
+        if look is None:
+            rgb = renderer.render_rgb(self.camera(), EGO, *scene)
+        else:
+            view, buffers = renderer.samples(self.camera(), EGO, *scene)
+            lamps = lamps_of(episode.scene, rows, episode.town.road_map, look, view)
+            rgb = weathered(buffers, view, SAMPLES, look, lamps, episode.frame)
         bgra = np.empty((self.height, self.width, 4), np.uint8)
         bgra[..., :3], bgra[..., 3] = rgb[..., ::-1], 255
         yield self.message(bgra)
@@ -74,17 +92,17 @@ class Labelled(CameraSensor):
 
     def measure(self) -> Iterable[bytes]:
         """One image."""
-        lights = self.episode.lights.drawn()
-        frame = self.episode.town.renderer.render(self.camera(), np.zeros(3), *self.episode.scene(self.actor), lights_world=lights)
+        rows, scene = self.visible(), self.episode.scene
+        depth, semantic, instance = self.episode.town.renderer.render_labels(self.camera(), EGO, *scene.drawn(rows))
         bgra = np.zeros((self.height, self.width, 4), np.uint8)
         bgra[..., 3] = 255
         if self.stream == Stream.DEPTH:
-            code = np.rint(np.minimum(frame.depth, FAR) / FAR * ((1 << 24) - 1)).astype(np.uint32)
+            code = np.rint(np.minimum(depth, FAR) / FAR * ((1 << 24) - 1)).astype(np.uint32)
             bgra[..., 2], bgra[..., 1], bgra[..., 0] = code & 255, code >> 8 & 255, code >> 16
         else:
-            bgra[..., 2] = frame.semantic
+            named = np.concatenate([np.zeros(1, np.uint8), scene.tags[rows]])[instance]
+            bgra[..., 2] = np.where(instance > 0, named, np.where(np.isinf(depth), SKY, semantic))
             if self.stream == Stream.INSTANCE:
-                ids = self.episode.scene_ids(self.actor)
-                number = np.concatenate([[0], ids]).astype(np.uint32)[frame.instance]
+                number = np.concatenate([np.zeros(1, np.uint32), scene.ids[rows]])[instance]
                 bgra[..., 1], bgra[..., 0] = number & 255, number >> 8 & 255
         yield self.message(bgra)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from drive.core.types import AgentType
 from drive.simulators.carla_server.attachments import Attachments
 from drive.simulators.carla_server.blueprints import Blueprint
 from drive.simulators.carla_server.catalogue import blueprints
@@ -28,9 +27,10 @@ from drive.simulators.carla_server.layouts import (
     ServerError,
     Stream,
 )
-from drive.simulators.carla_server.poses import attached, flat_right
+from drive.simulators.carla_server.poses import attached
 from drive.simulators.carla_server.recorder import Recorder
 from drive.simulators.carla_server.sensor import Sensor
+from drive.simulators.carla_server.sensor_scene import Scene
 from drive.simulators.carla_server.sensors import SENSORS
 from drive.simulators.carla_server.streams import WORLD_STREAM, Streams
 from drive.simulators.carla_server.town import Town
@@ -76,6 +76,7 @@ class Episode:
         self._place: dict[int, int] = {}  # row of an actor in `things`
         self.collisions, self.attachments, self.friction = Collisions(self), Attachments(self), FrictionTriggers()
         self._map_changed = True
+        self._scene: Scene | None = None
         self.spectator = self.spawn(LIBRARY[UIDS["spectator"] - 1].id, [], np.zeros(6)).id
         self.lights = TrafficLights(town.signals)
         self._furnish()
@@ -281,33 +282,12 @@ class Episode:
         """z m of the ground at a place of CARLA's frame, on the level nearest to `z` if that is known."""
         return float(self.town.ground(np.array([x]), np.array([y]), np.array([z]))[0])
 
-    def scene(self, viewer: Actor) -> tuple[Array, Array, NDArray[np.int64]]:
-        """Poses (A, 3) of box middles, right-handed, sizes (A, 3) and types (A,) of all that `viewer` can see."""
-        poses, sizes, types, _ = self._seen(viewer)
-        return poses, sizes, types
-
-    def scene_ids(self, viewer: Actor) -> NDArray[np.uint32]:
-        """(A,) actor of each row of `scene`."""
-        return self._seen(viewer)[3]
-
-    def _seen(self, viewer: Actor) -> tuple[Array, Array, NDArray[np.int64], NDArray[np.uint32]]:
-        boxes = self.vehicles.centres()
-        poses = np.column_stack([boxes[:, 0], -boxes[:, 1], -boxes[:, 2]])
-        sizes, ids = 2.0 * self.vehicles.half, self.vehicles.records["id"]
-        types = np.where(sizes[:, 1] < 1.0, int(AgentType.BICYCLE), int(AgentType.VEHICLE))
-        keep = np.ones(len(ids), bool)
-        if viewer.parent in self.vehicles.row and viewer.relative is not None:
-            parent = self.actors[viewer.parent]
-            inside = np.abs(viewer.relative[:3] - parent.centre) <= np.array(parent.extent) + 0.5  # its own car would fill the image
-            keep[self.vehicles.row[viewer.parent]] = not inside.all()
-        walkers = self.walkers["pose"].astype(float)
-        size = 2.0 * self.people.half
-        return (
-            np.concatenate([poses[keep], flat_right(walkers)]),
-            np.concatenate([sizes[keep], size]),
-            np.concatenate([types[keep], np.full(len(walkers), int(AgentType.PEDESTRIAN))]),
-            np.concatenate([ids[keep], self.walkers["id"]]),
-        )
+    @property
+    def scene(self) -> Scene:
+        """All that sensors can see, put together once a frame."""
+        if self._scene is None:
+            self._scene = Scene.of(self)
+        return self._scene
 
     def _send_snapshot(self) -> None:
         head = SENSOR_HEADER.pack(Stream.WORLD, self.frame, self.elapsed, *(0.0,) * 6)
@@ -319,6 +299,7 @@ class Episode:
             self.recorder.write("frame", self.frame, self.elapsed, records)
 
     def _send_sensors(self) -> None:
+        self._scene = None
         for actor_id, sensor in tuple(self.sensors.items()):
             actor = self.actors[actor_id]
             if not self.streams.wanted(actor.stream) or not sensor.due(self.elapsed, self.delta):

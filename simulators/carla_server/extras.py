@@ -120,7 +120,7 @@ class Extras:
         return [self._episode.lamps.get(self._vehicle(actor_id), 0)]
 
     def set_vehicle_light_state(self, actor_id: int, flags: list) -> None:
-        """Switch lamps; cameras do not show them."""
+        """Switch lamps; cameras show them at night."""
         self._episode.lamps[self._vehicle(actor_id)] = int(flags[0])
 
     def get_vehicle_light_states(self) -> list:

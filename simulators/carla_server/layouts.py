@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -128,7 +129,7 @@ def pose_of(value: Any) -> np.ndarray:
 def numbers(value: Any, count: int) -> list[float]:
     """`count` finite floats. Raises ServerError otherwise."""
     found = [float(item) for item in value[:count]]
-    if len(found) != count or not np.isfinite(found).all():
+    if len(found) != count or not all(map(math.isfinite, found)):
         raise ServerError(f"expected {count} finite numbers and got {value!r}")
     return found
 

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgpack
+import numpy as np
+from numpy.typing import NDArray
 
 from drive.simulators.carla_server.layouts import Actor, ServerError, Stream
+from drive.simulators.carla_server.poses import matrix
 
 if TYPE_CHECKING:
     from drive.simulators.carla_server.episode import Episode
@@ -37,6 +40,25 @@ class Sensor:
         raise NotImplementedError
 
 
+class RaySensor(Sensor):
+    """A sensor that shoots rays, as many as its rate and the time since the last ones allow."""
+
+    def __init__(self, actor: Actor, episode: Episode) -> None:
+        super().__init__(actor, episode)
+        self._shot_at: float | None = None
+
+    def gone(self) -> float:
+        """s since the last measurement; those during which nobody listened do not count."""
+        now, usual = self.episode.elapsed, max(self.tick, self.episode.delta)
+        before, self._shot_at = self._shot_at, now
+        if before is None or now - before > 1.5 * usual or abs(now - before - usual) < 1e-6:
+            return usual  # exactly, so that every turn has as many points
+        return now - before
+
+    def place(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where it is (3,), z above the ground, and its axes in the world as columns (3, 3); CARLA's frame."""
+        m = matrix(self.episode.pose(self.actor.id))
+        return m[:3, 3] - (0.0, 0.0, self.episode.height_at(m[0, 3], m[1, 3], m[2, 3])), m[:3, :3]
 
 
 def packed(value: Any) -> bytes:
