@@ -82,7 +82,7 @@ def road_map_from_opendrive(source: str | Path, name: str) -> RoadMap:
     text = str(source)
     if not text.lstrip("\ufeff \t\r\n").startswith("<"):
         return RoadMap(name, (road_map := load_map(text)).lanes, road_map.polygons)
-    world = _carla_map(text, name)
+    world = carla_map(text, name)
     try:
         pieces = _pieces(ElementTree.fromstring(text))
     except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
@@ -100,7 +100,8 @@ def road_map_from_opendrive(source: str | Path, name: str) -> RoadMap:
     return RoadMap(name, lanes, build_polygons(lanes, strips))
 
 
-def _carla_map(text: str, name: str) -> Any:
+def carla_map(text: str, name: str) -> Any:
+    """carla.Map of an OpenDRIVE text. Raises DataError where it cannot read it, DriveError where the wheel is missing."""
     try:
         import carla
     except ImportError as error:

@@ -57,7 +57,7 @@ class Rgb(CameraSensor):
     def measure(self) -> Iterable[bytes]:
         """One image."""
         scene = self.episode.scene(self.actor)
-        rgb = self.episode.town.renderer.render_rgb(self.camera(), np.zeros(3), *scene)
+        rgb = self.episode.town.renderer.render_rgb(self.camera(), np.zeros(3), *scene, lights_world=self.episode.lights.drawn())
         bgra = np.empty((self.height, self.width, 4), np.uint8)
         bgra[..., :3], bgra[..., 3] = rgb[..., ::-1], 255
         yield self.message(bgra)
@@ -74,7 +74,8 @@ class Labelled(CameraSensor):
 
     def measure(self) -> Iterable[bytes]:
         """One image."""
-        frame = self.episode.town.renderer.render(self.camera(), np.zeros(3), *self.episode.scene(self.actor))
+        lights = self.episode.lights.drawn()
+        frame = self.episode.town.renderer.render(self.camera(), np.zeros(3), *self.episode.scene(self.actor), lights_world=lights)
         bgra = np.zeros((self.height, self.width, 4), np.uint8)
         bgra[..., 3] = 255
         if self.stream == Stream.DEPTH:

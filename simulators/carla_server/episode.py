@@ -31,6 +31,7 @@ from drive.simulators.carla_server.sensor import Sensor
 from drive.simulators.carla_server.sensors import SENSORS
 from drive.simulators.carla_server.streams import WORLD_STREAM, Streams
 from drive.simulators.carla_server.town import Town
+from drive.simulators.carla_server.traffic_lights import TrafficLights
 from drive.simulators.carla_server.vehicles import Vehicles
 from drive.simulators.traffic_kernels import boxes_overlap
 
@@ -73,6 +74,8 @@ class Episode:
         self.collisions = Collisions(self)
         self._map_changed = True
         self.spectator = self.spawn(LIBRARY[UIDS["spectator"] - 1].id, [], np.zeros(6)).id
+        self.lights = TrafficLights(town.signals)
+        self._furnish()
 
     @property
     def frame(self) -> int:
@@ -142,6 +145,16 @@ class Episode:
             self.things = self._append(self.things, actor, world)
         return actor
 
+    def _furnish(self) -> None:
+        """Lights and signs of the town become actors."""
+        lights, signs = self.lights.actors(lambda: next(self.counters.actor))
+        for actor in lights:
+            self.actors[actor.id] = actor
+        for actor, sign in signs:
+            self.actors[actor.id] = actor
+            self.things = self._append(self.things, actor, sign.pose)
+            self.things["rest"][-1] = sign.id.encode()[:32].ljust(54, b"\0")
+
     def _append(self, table: NDArray, actor: Actor, pose: Array) -> NDArray:
         record = np.zeros(1, table.dtype)
         record["id"], record["state"], record["pose"][0] = actor.id, 1, pose
@@ -166,6 +179,8 @@ class Episode:
         actor = self.actor(actor_id)
         if actor_id == self.spectator:
             raise ServerError("the spectator cannot be destroyed")
+        if actor.kind in (Kind.LIGHT, Kind.SIGN):
+            raise ServerError(f"{actor.type_id} {actor_id} belongs to the map and cannot be destroyed")
         for child in [k for k, other in self.actors.items() if other.parent == actor_id]:
             if child in self.actors:
                 self.destroy(child)
@@ -194,6 +209,8 @@ class Episode:
         actor = self.actor(actor_id)
         if actor.kind == Kind.VEHICLE:
             return self.vehicles.records[self.vehicles.row[actor_id]]
+        if actor.kind == Kind.LIGHT:
+            return self.lights.records[self.lights.row[actor_id]]
         return (self.walkers if actor.kind == Kind.WALKER else self.things)[self._place[actor_id]]
 
     def pose(self, actor_id: int) -> Array:
@@ -228,12 +245,21 @@ class Episode:
         self.elapsed += delta
         self.counters.frame += 1
         self.vehicles.step(delta)
+        self.lights.step(delta)
+        self.lights.tell(self.vehicles)
+        self._tell_limits()
         self._step_walkers(delta)
         self.collisions.step()
         self._carry()
         self._send_snapshot()
         self._send_sensors()
         return self.frame
+
+    def _tell_limits(self) -> None:
+        """Each vehicle's speed limit, of the lane nearest to it."""
+        pose = self.vehicles.records["pose"]
+        if len(pose):
+            self.vehicles.records["speed_limit"] = self.town.speed_limit(pose[:, 0], pose[:, 1], pose[:, 2])
 
     def height_at(self, x: float, y: float) -> float:
         """z m of the ground at a place of CARLA's frame."""
@@ -291,7 +317,7 @@ class Episode:
         head = SENSOR_HEADER.pack(Stream.WORLD, self.frame, self.elapsed, *(0.0,) * 6)
         flags, self._map_changed = int(self._map_changed), False
         body = SNAPSHOT_HEADER.pack(self.id, time.monotonic(), self.delta, 0, 0, 0, flags)
-        records = b"".join(t.tobytes() for t in (self.vehicles.records, self.walkers, self.things))
+        records = b"".join(t.tobytes() for t in (self.vehicles.records, self.walkers, self.lights.records, self.things))
         self.streams.send(WORLD_STREAM, head, body, records)
         if self.recorder.running:
             self.recorder.write("frame", self.frame, self.elapsed, records)

@@ -14,6 +14,7 @@ from drive.simulators.carla_server.extras import extra_methods
 from drive.simulators.carla_server.layouts import VERSION, Kind, ServerError, numbers, pose_of, token_of
 from drive.simulators.carla_server.rpc import Bare
 from drive.simulators.carla_server.streams import WORLD_STREAM, Streams
+from drive.simulators.carla_server.traffic_lights import LightMethods, TrafficLights
 
 EMPTY: tuple[tuple[str, Any], ...] = (
     ("get_required_files", []),
@@ -28,7 +29,7 @@ EMPTY: tuple[tuple[str, Any], ...] = (
 )
 
 
-class Methods:
+class Methods(LightMethods):
     """Every public method is one that clients may call."""
 
     def __init__(self, server: Any) -> None:
@@ -38,6 +39,10 @@ class Methods:
     @property
     def _episode(self) -> Episode:
         return self._server.episode
+
+    @property
+    def _lights(self) -> TrafficLights:
+        return self._episode.lights
 
     @property
     def _streams(self) -> Streams:
@@ -217,5 +222,5 @@ def table(server: Any) -> dict[str, Callable[..., Any]]:
     methods = Methods(server)
     found: dict[str, Callable[..., Any]] = {name: (lambda *_, value=value: value) for name, value in EMPTY}
     found.update(extra_methods(server))
-    found.update({name: getattr(methods, name) for name in vars(Methods) if not name.startswith("_")})
+    found.update({name: getattr(methods, name) for name in dir(Methods) if not name.startswith("_")})
     return found

@@ -11,7 +11,7 @@ from drive.simulators.carla_server.layouts import VEHICLE, Actor, ServerError, n
 from drive.simulators.carla_server.vehicle_model import AX, AY, VX, VY, YAW, YAW_RATE, CarParams, X, Y, step_cars
 
 Array = NDArray[np.float64]
-Ground = Callable[[Array, Array], Array]  # x, y (N,) in CARLA's frame to z (N,) m
+Ground = Callable[[Array, Array, Array], Array]  # x, y (N,) in CARLA's frame and about which z, to z (N,) m
 STATES, CONTROLS = 9, 5
 
 
@@ -115,7 +115,7 @@ class Vehicles:
         if not free.all():
             state = state[free]
         pose, velocity = records["pose"], records["velocity"]
-        pose[:, 0], pose[:, 1], pose[:, 2] = state[:, X], state[:, Y], self._ground(state[:, X], state[:, Y])
+        pose[:, 0], pose[:, 1], pose[:, 2] = state[:, X], state[:, Y], self._ground(state[:, X], state[:, Y], pose[:, 2])
         pose[:, 4] = np.degrees((state[:, YAW] + np.pi) % (2.0 * np.pi) - np.pi)
         c, s = np.cos(state[:, YAW]), np.sin(state[:, YAW])
         velocity[:, 0], velocity[:, 1] = c * state[:, VX] - s * state[:, VY], s * state[:, VX] + c * state[:, VY]

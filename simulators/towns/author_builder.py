@@ -7,7 +7,6 @@ speeds in km/h; right-hand traffic.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,35 +14,13 @@ from scenariogeneration import xodr
 
 from drive.core.errors import DataError
 from drive.core.geometry import wrap_angle
-from drive.simulators.towns.author_geometry import Pose, connector_geometry, filleted_line, offset_right
+from drive.simulators.towns.author_geometry import Port, connector_geometry, filleted_line, offset_right
+from drive.simulators.towns.author_signals import LIGHT, STOP, YIELD, SignBook
 
 HEADER_DATE = "2026-01-01T00:00:00"  # fixed: a rebuild gives the same bytes
 MEDIAN_EDGE = 1.0  # m, the widest strip left of a one-way road
-
-
-@dataclass(frozen=True)
-class Port:
-    """One end of a road, seen by a car about to enter the junction there."""
-
-    road: int
-    at_end: bool  # of the road's reference line
-    pose: Pose  # of the reference line, heading into the junction
-    lanes_in: int  # driving lanes that enter the junction, counted 1, 2, ... from the middle of the road
-    lanes_out: int
-    width: float
-    speed: float
-
-    @property
-    def contact(self) -> xodr.ContactPoint:
-        return xodr.ContactPoint.end if self.at_end else xodr.ContactPoint.start
-
-    def lane_in(self, k: int) -> int:
-        """OpenDRIVE id of the k-th entering lane."""
-        return -k if self.at_end else k
-
-    def lane_out(self, k: int) -> int:
-        """OpenDRIVE id of the k-th leaving lane."""
-        return k if self.at_end else -k
+FAST = 60.0  # km/h from which side roads have to stop
+SPEED_SIGN_AT, SPEED_SIGN_FROM = 25.0, 120.0  # m behind a junction; m of road from which there is one
 
 
 class TownBuilder:
@@ -53,6 +30,7 @@ class TownBuilder:
         self._odr = xodr.OpenDrive(name, geo_reference="+proj=tmerc +lat_0=0 +lon_0=0")
         self._roads: dict[int, xodr.Road] = {}
         self._junctions: dict[int, xodr.Junction] = {}
+        self.signs = SignBook()
 
     def road(
         self,
@@ -81,10 +59,14 @@ class TownBuilder:
         road = self._add_road(plan, section, speed)
         x, y, heading = (float(v or 0.0) for v in plan.get_end_point())
         x0, y0, heading0 = start
-        return (
+        ports = (
             Port(road.id, False, (x0, y0, float(wrap_angle(heading0 + math.pi))), lanes[1], lanes[0], width, speed),
             Port(road.id, True, (x, y, float(wrap_angle(heading))), lanes[0], lanes[1], width, speed),
         )
+        for port in ports:
+            if port.lanes_out and plan.get_total_length() >= SPEED_SIGN_FROM:
+                self.signs.speed(port, SPEED_SIGN_AT)
+        return ports
 
     def junction(self) -> int:
         """A new junction without connections."""
@@ -129,14 +111,33 @@ class TownBuilder:
                 if source is target or not source.lanes_in or not target.lanes_out:
                     continue
                 turn = float(wrap_angle(target.pose[2] + math.pi - source.pose[2]))
-                if abs(turn) < math.pi / 4.0:
+                if _straight_on(source, target):
                     for k in range(1, min(source.lanes_in, target.lanes_out) + 1):
                         self.connect(junction, source, k, target, k)
                 elif turn > 0.0:
                     self.connect(junction, source, 1, target, 1)
                 else:
                     self.connect(junction, source, source.lanes_in, target, target.lanes_out)
+        self._regulate(junction, ports)
         return junction
+
+    def _regulate(self, junction: int, ports: list[Port]) -> None:
+        """Lights where four roads meet or one has two lanes; else those that do not go straight on yield, or stop at a fast road."""
+        entering = [port for port in ports if port.lanes_in]
+        opposite = {i: [j for j, other in enumerate(entering) if _straight_on(port, other)] for i, port in enumerate(entering)}
+        if len(ports) < 3:
+            return
+        if len(ports) > 3 or max(port.lanes_in for port in entering) > 1:
+            lights = [self.signs.entry(port, LIGHT) for port in entering]
+            groups: dict[int, list[int]] = {}
+            for i, light in enumerate(lights):
+                groups.setdefault(min([i, *opposite[i]]), []).append(light)
+            self.signs.control(junction, list(groups.values()))
+            return
+        kind = STOP if max(port.speed for port in entering) >= FAST else YIELD
+        for i, port in enumerate(entering):
+            if not opposite[i]:
+                self.signs.entry(port, kind)
 
     def roundabout(
         self, center: tuple[float, float], radius: float, arms: list[Port], speed: float, half_angle: float = 0.61
@@ -162,6 +163,7 @@ class TownBuilder:
             self.connect(junction, incoming, 1, arm, 1, speed)
             if arm.lanes_in:
                 self.connect(junction, arm, 1, outgoing, 1, speed)
+                self.signs.entry(arm, YIELD)
 
     def xml(self) -> bytes:
         """The OpenDRIVE file; numbers rounded to 1e-9, so that rounding noise of a machine does not show."""
@@ -177,6 +179,7 @@ class TownBuilder:
         header = root.find("header")
         assert header is not None
         header.set("date", HEADER_DATE)
+        self.signs.write(root)
         ElementTree.indent(root, " ")
         return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
 
@@ -210,6 +213,11 @@ class TownBuilder:
             (road.add_successor if port.at_end else road.add_predecessor)(xodr.ElementType.junction, junction)
         elif known.element_id != junction:
             raise DataError(f"road {port.road} would end in junctions {known.element_id} and {junction}")
+
+
+def _straight_on(source: Port, target: Port) -> bool:
+    """Whether one goes straight from `source` to `target` through their junction."""
+    return source is not target and abs(float(wrap_angle(target.pose[2] + math.pi - source.pose[2]))) < math.pi / 4.0
 
 
 def _center_lane(two_way: bool) -> xodr.Lane:

@@ -1,8 +1,9 @@
-"""Reference lines of the authored towns: filleted polylines with clothoids, and connectors through junctions."""
+"""Road ends and reference lines of the authored towns: filleted polylines with clothoids, and connectors through junctions."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from scenariogeneration import xodr
@@ -13,6 +14,31 @@ from drive.core.geometry import wrap_angle
 Pose = tuple[float, float, float]
 Piece = xodr.Line | xodr.Arc | xodr.Spiral | xodr.ParamPoly3
 TINY = 1e-6  # m
+
+
+@dataclass(frozen=True)
+class Port:
+    """One end of a road, seen by a car about to enter the junction there."""
+
+    road: int
+    at_end: bool  # of the road's reference line
+    pose: Pose  # of the reference line, heading into the junction
+    lanes_in: int  # driving lanes that enter the junction, counted 1, 2, ... from the middle of the road
+    lanes_out: int
+    width: float
+    speed: float
+
+    @property
+    def contact(self) -> xodr.ContactPoint:
+        return xodr.ContactPoint.end if self.at_end else xodr.ContactPoint.start
+
+    def lane_in(self, k: int) -> int:
+        """OpenDRIVE id of the k-th entering lane."""
+        return -k if self.at_end else k
+
+    def lane_out(self, k: int) -> int:
+        """OpenDRIVE id of the k-th leaving lane."""
+        return k if self.at_end else -k
 
 
 def offset_right(pose: Pose, distance: float) -> Pose:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from drive.simulators.towns.author_builder import Port, TownBuilder
+from drive.simulators.towns.author_builder import TownBuilder
+from drive.simulators.towns.author_geometry import Port
+from drive.simulators.towns.author_signals import YIELD
 
 Point = tuple[float, ...]  # x, y and, for a bend, its radius
 
@@ -202,6 +204,7 @@ def _dual_road(town: TownBuilder, ports: dict[str, list[Port]]) -> None:
         town.connect(merge, far[0], k, wide[1], k)
     town.connect(lane_end, wide[0], 3, near[1], 2)
     town.connect(merge, ramp[1], 1, wide[1], 3)
+    town.signs.entry(ramp[1], YIELD)
 
 
 def highway_a() -> TownBuilder:
