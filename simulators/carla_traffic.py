@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -245,7 +246,7 @@ class CarlaTraffic:
 def way_from(road_map: RoadMap, lane_ids: Sequence[str]) -> list[str]:
     """Lanes of a route as a way without lane changes: of lanes side by side the last one leads on, but for the first."""
     way = [lane_ids[0]]
-    for before, lane in zip(lane_ids, lane_ids[1:]):
+    for before, lane in pairwise(lane_ids):
         if lane in road_map.lanes[before].successors:
             way.append(lane)
         elif len(way) > 1:

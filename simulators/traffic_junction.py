@@ -152,6 +152,5 @@ def update_junctions(graph: Graph, fleet: Fleet, now: float) -> None:
             if must_give_way(graph, fleet, i):
                 fleet.granted[i] = NO_LANE
             continue
-        if fleet.asked[i] < np.inf:
-            if overruns(fleet, i) or may_enter(graph, fleet, i, now):
-                fleet.granted[i], fleet.granted_at[i] = fleet.need[i], now
+        if fleet.asked[i] < np.inf and (overruns(fleet, i) or may_enter(graph, fleet, i, now)):
+            fleet.granted[i], fleet.granted_at[i] = fleet.need[i], now
