@@ -19,6 +19,7 @@ FLOW_SPEED, FLOW_GAP = 8.0, (15.0, 28.0)  # m/s; m between cars
 SLOW_SPEED = 5.0  # m/s of the traffic into which MergerIntoSlowTraffic merges
 MOST_CARS = 8  # of a flow at a time
 LONGEST_S = 60.0
+CLEAR_S = 3.0  # s of red for those who are still in the junction, before a flow starts at a light
 OPPOSITE, ACROSS = np.radians(140.0), (np.radians(50.0), np.radians(130.0))  # between the entries of two connectors
 RUNNER_M, RUN_SPEED = (25.0, 55.0), (5.0, 14.0)  # m before its line at which a runner waits; m/s
 COMMITTED_M = 12.0  # m before the meeting place from which it keeps its speed
@@ -48,15 +49,14 @@ class _Junction(Part):
         return [self.stage.road_map.lanes[names[j]] for j in graph.conf_lane[graph.conf_first[k] : graph.conf_first[k + 1]]]
 
     def approach(self, lane: Lane, length: float) -> list[str]:
-        """Lanes that lead to `lane`, first one first, of at least `length` m together where the map has them."""
-        ids: list[str] = []
-        reached, at = 0.0, lane
+        """Lanes that lead to `lane`, first one first, of at least `length` m together or as far as the junction before."""
+        lanes, ids, reached, at = self.stage.road_map.lanes, [], 0.0, lane
         while reached < length and len(ids) < PLAN - 4:
-            before = [self.stage.road_map.lanes[k] for k in at.predecessors if k in self.stage.road_map.lanes]
-            before = [k for k in before if k.id not in ids and k.id != lane.id]
+            before = [lanes[k] for k in at.predecessors if k in lanes and k not in ids and k != lane.id]
+            before = [k for k in before if not k.is_connector]
             if not before:
                 break
-            at = max(before, key=lambda k: (not k.is_connector, k.turn == "straight", k.length))
+            at = max(before, key=lambda k: (k.length, k.id))
             ids.insert(0, at.id)
             reached += at.length
         return ids
@@ -91,6 +91,7 @@ class _Flow(_Junction):
 
     lanes: list[int]
     lit: tuple[Lane, list[Lane]] | None = None
+    age = 0.0  # s since it began to move: it ends even where the ego waits for it before the trigger
 
     def open_flow(self, ego: EgoView, rival: Lane) -> str | None:
         """Cars along the way through `rival`, up to its line; why not, None where there are some."""
@@ -109,6 +110,11 @@ class _Flow(_Junction):
             at -= float(self.stage.rng.uniform(*self.gaps))
         self.next_gap = float(self.stage.rng.uniform(*self.gaps))
         return None if self.made else "no free place on the way of the flow"
+
+    def light(self, mine: Lane, rival: Lane) -> None:
+        """Where lights rule the flow, it waits for the trigger; then it and the ego have green."""
+        if self.stage.traffic.lane_index[rival.id] in self.stage.surroundings.lights.signalled:
+            self.lit = (mine, [rival])
 
     def _add(self, at: float) -> bool:
         """A car `at` m along the way."""
@@ -136,9 +142,9 @@ class _Flow(_Junction):
             self.hold_lights(*self.lit)
 
     def after_step(self, ego: EgoView, running: bool) -> list[Any]:
-        """Before the trigger the flow waits; then it runs."""
+        """A flow that needs green waits for the trigger; any other runs."""
         fleet, commands = self.stage.traffic.fleet, []
-        if not running:
+        if self.lit is not None and self.seconds < CLEAR_S:
             fleet.speed[list(self.made)] = 0.0
             return []
         for row in list(self.made):
@@ -147,7 +153,9 @@ class _Flow(_Junction):
                 commands += self.stage.remove(row)
                 del self.made[row]
         last = min((self.driven(row) for row in self.made), default=self.sink_m)
-        if last > self.next_gap + 3.0 and len(self.made) < MOST_CARS and self._add(3.0):
+        self.age += self.dt
+        room = last > self.next_gap + 3.0 and len(self.made) < MOST_CARS
+        if room and self.age < LONGEST_S and self._add(3.0):
             self.next_gap = float(self.stage.rng.uniform(*self.gaps))
         return commands
 
@@ -168,7 +176,7 @@ class CrossingFlow(_Flow):
         for rival in facing:
             why = self.open_flow(ego, rival)
             if why is None:
-                self.lit = (mine, [rival])
+                self.light(mine, rival)
                 return None
         return why if facing else "nobody comes straight from the opposite side of the junction across the ego's way"
 
@@ -179,16 +187,17 @@ class MergingFlow(_Flow):
     def place(self, ego: EgoView) -> str | None:
         """See Part."""
         why = "the route joins no other lane behind the trigger"
-        for rival, enter, leave in self._joined(ego):
-            self.enter_s, self.leave_s = enter, leave
+        for mine, rival, leave in self._joined(ego):
+            self.leave_s = leave
             found = self.open_flow(ego, rival)
             if found is None:
+                self.light(mine, rival)
                 return None
             why = found
         return why
 
-    def _joined(self, ego: EgoView) -> list[tuple[Lane, float, float]]:
-        """Lanes that lead into one of the route's from elsewhere, or beside which it changes; m of the route there."""
+    def _joined(self, ego: EgoView) -> list[tuple[Lane, Lane, float]]:
+        """(the route's lane, another that leads to the same place, m along the route behind it), and the lanes to which it changes."""
         route, lanes, found = ego.route, self.stage.road_map.lanes, []
         points = np.flatnonzero((route.s > self.spec.trigger_s) & (route.s < self.spec.trigger_s + AHEAD_M))
         for point in points[1:]:
@@ -197,11 +206,11 @@ class MergingFlow(_Flow):
                 continue
             before, here = lanes[route.lane_ids[a]], lanes[route.lane_ids[b]]
             if before.id not in here.predecessors:  # a lane change
-                found.append((here, float(route.s[point]), float(route.s[point]) + 30.0))
+                found.append((before, here, float(route.s[point]) + 30.0))
             others = [lanes[k] for k in here.predecessors if k != before.id and k in lanes]
             others = [k for k in others if not set(k.predecessors) & set(before.predecessors)]
             others.sort(key=lambda k: (k.turn != "straight", k.id))
-            found += [(k, float(route.s[point]), float(route.s[point]) + 20.0) for k in others]
+            found += [(before, k, float(route.s[point]) + 20.0) for k in others]
         return found
 
 

@@ -13,12 +13,14 @@ from drive.core.roadmap import Lane
 from drive.simulators.carla_traffic import CarlaTraffic, EgoView, way_from
 from drive.simulators.carla_traffic_actors import to_carla
 from drive.simulators.carla_walkers import MIDDLE, show_walker
-from drive.simulators.traffic_fleet import DRIVEN, EXTERNAL, PARKED, PLAN
+from drive.simulators.traffic_fleet import DRIVEN, EXTERNAL, NO_LANE, PARKED, PLAN
 from drive.simulators.traffic_kernels import project_on
 from drive.simulators.traffic_path import advance
 
 Array = NDArray[np.float64]
 BRAKE, PUSH = 6.0, 2.0  # m/s^2 of a scripted car, at most
+FOLLOWS = 0.7  # cosine between the headings of who follows and who leads
+CLAIM_M = 40.0  # m before a junction from which nobody else is let in on its way
 KEEP_M, KEEP_S = 3.0, 0.8  # m and s that it keeps to whom it follows
 
 
@@ -86,17 +88,22 @@ class Stage:
         return row
 
     def drive(self, row: int, speed: float, dt: float) -> None:
-        """Advance a car of mode EXTERNAL along its plan towards `speed` m/s; it heeds no light and no right of way, but whom it follows."""
+        """Advance a car of mode EXTERNAL along its plan towards `speed` m/s; it heeds no light and no right of way, but whom it follows.
+
+        The ego counts where it drives the same way: whoever crosses before it is hit.
+        """
         fleet = self.traffic.fleet
         v, gap, ahead = float(fleet.speed[row]), float(fleet.gap[row]), int(fleet.ahead[row])
         accel = float(np.clip((speed - v) / 0.5, -BRAKE, PUSH))
-        if ahead > 0:  # it would hit the ego
+        if ahead > 0 or (ahead == 0 and np.cos(fleet.heading[0] - fleet.heading[row]) > FOLLOWS):
             lead = max(float(fleet.speed[ahead]), 0.0)
             free = gap - KEEP_M - KEEP_S * v - max(v * v - lead * lead, 0.0) / (2.0 * BRAKE)
             accel = min(accel, PUSH if free > 4.0 else float(np.clip(free, -BRAKE, PUSH)))
         fleet.mode[row] = DRIVEN
         advance(self.traffic.graph, fleet, row, accel, dt)
         fleet.mode[row] = EXTERNAL
+        if fleet.need[row] != NO_LANE and fleet.need_ahead[row] < CLAIM_M:  # who waits there lets it pass
+            fleet.granted[row] = fleet.need[row]
 
     def person(self, x: float, y: float, heading: float) -> tuple[int, Any] | None:
         """(row, actor) of a walker that stands at a right-handed place; None where there is no room."""

@@ -112,9 +112,9 @@ class CutIn(_Paced):
 
     def place(self, ego: EgoView) -> str | None:
         """See Part."""
-        if self.spec.type == "ParkingCutIn" or not self._beside(ego):
-            return self._park(ego)
-        return None
+        if self.spec.type != "ParkingCutIn" and self._beside(ego):
+            return None
+        return self._park(ego) if self.spec.type != "HighwayCutIn" else "no free lane beside the route"
 
     def _beside(self, ego: EgoView) -> bool:
         """A car in the next lane, a little ahead."""
@@ -173,6 +173,8 @@ class CutIn(_Paced):
             fleet.cooldown[row] = 0.0
             fleet.order[row], fleet.want[row], fleet.eager[row] = UNSET, self.side, 0.7
             self.begun = bool(fleet.change[row] < 1.0)
+        else:
+            fleet.cooldown[row] = 1e6  # it stays where it came
         return super().before_step(ego, running)
 
     def over(self, ego: EgoView) -> bool:

@@ -42,7 +42,7 @@ class Drive:
         self.traffic = CarlaTraffic(road_map, settings, args["seed"], [self.runner])
         self.traffic.start(session, self.view())
         self.digest = hashlib.sha256()
-        self.overlaps, self.touched_ego, self.red, self.moved = [], [], [], 0.0
+        self.overlaps, self.touched_ego, self.red, self.moved, self.passed = [], [], [], 0.0, 0
         self.trace = []
 
     def view(self):
@@ -62,21 +62,28 @@ class Drive:
     def tick(self):
         traffic, fleet = self.traffic, self.traffic.traffic.fleet
         need, near = fleet.need.copy(), fleet.need_ahead.copy()
-        closed_before = traffic.traffic.graph.closed.copy()
+        red = self.red_lanes()
         self.control()
         traffic.before_tick(self.view())
         self.sim.advance()
         for row in traffic.cars:
             passed = need[row] != NO_LANE and fleet.need[row] != need[row] and near[row] < 1.5
-            if passed and closed_before[need[row]]:
+            self.passed += bool(passed)
+            if passed and need[row] in red:
                 self.red.append((self.sim.tick, int(row), int(need[row])))
         pairs = traffic.overlaps().tolist()
-        self.overlaps += [p for p in pairs if 0 not in p]
+        self.overlaps += [(self.sim.tick, *p) for p in pairs if 0 not in p]
         self.touched_ego += [p for p in pairs if 0 in p]
         self.digest.update(traffic.traffic.boxes().tobytes())
         self.digest.update(self.sim.state.tobytes())
         self.moved += float(fleet.speed[traffic.cars].mean()) * self.session.dt if len(traffic.cars) else 0.0
         self.note()
+
+    def red_lanes(self):
+        """Lanes whose light shows red in the last snapshot."""
+        lights = self.traffic.lights
+        red = self.session.carla.TrafficLightState.Red
+        return {int(k) for light, lanes in zip(lights.lights, lights.lanes) if light.get_state() == red for k in lanes}
 
     def note(self):
         """The actors of a running scenario: [tick, phase, ego s, ego speed, [x, y, speed, accel, change, offset from the ego's way] of each]."""
@@ -111,10 +118,11 @@ class Drive:
             "refused": traffic.refused,
             "walkers": len(traffic.walkers.walkers),
             "lights": len(traffic.lights.lights),
-            "overlaps": len(self.overlaps),
+            "overlaps": self.overlaps,
             "touched_ego": len(self.touched_ego),
             "collisions": [hit[2] for hit in self.sim.ego.collisions],
             "red": self.red,
+            "passed": self.passed,
             "moved": self.moved,
             "digest": self.digest.hexdigest(),
             "ticks": self.sim.tick,
