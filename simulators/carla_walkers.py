@@ -29,9 +29,9 @@ CROSS_CHANCE = 0.5
 WIDEST_ROAD, NARROWEST_ROAD, ASKEW = 32.0, 4.0, 2.5  # m across a road, and m along it, to the other side
 SPEEDS = (1.0, 1.7)  # m/s
 LOOK_S, GAP_S, NEAR_M = 5.0, 2.0, 60.0  # s looked ahead, s left to a car, m within which cars are looked at
-SIDE = 0.6  # m kept from a car's side
+SIDE, FRONT = 0.6, 1.2  # m kept from a car's side and ends
 SIZE = 0.6  # m of a walker's box
-SEES_S = 1.0  # s of walking over which the traffic's box reaches
+SEES_S = 2.0  # s of walking over which the traffic's box reaches
 LOST_M = 6.0  # m from its aim at which a walker is lost: knocked over, or stuck
 
 
@@ -275,7 +275,7 @@ def must_wait(here: Array, ahead: Array, speed: float, cars: Array) -> bool:
     first, last = (along - cars[:, 4]) / v, (along + cars[:, 4]) / v
     moving = cars[:, 3] > 0.5
     meets = in_way & moving & (first < walked[:, None] + GAP_S) & (last > walked[:, None] - 0.5) & (along > -cars[:, 4])
-    stands = in_way & ~moving & (np.abs(along) < cars[:, 4] + 0.3)
+    stands = in_way & ~moving & (np.abs(along) < cars[:, 4] + FRONT)
     if (in_way[0] & moving & (along[0] > 0.0)).any():
         return bool(stands[1:3].any())
     return bool(meets.any() or stands[: 1 + int(2.0 / STEP)].any())

@@ -61,13 +61,14 @@ class Drive:
 
     def tick(self):
         traffic, fleet = self.traffic, self.traffic.traffic.fleet
-        need, near = fleet.need.copy(), fleet.need_ahead.copy()
+        need, near, x, y = fleet.need.copy(), fleet.need_ahead.copy(), fleet.x.copy(), fleet.y.copy()
         red = self.red_lanes()
         self.control()
         traffic.before_tick(self.view())
         self.sim.advance()
         for row in traffic.cars:
-            passed = need[row] != NO_LANE and fleet.need[row] != need[row] and near[row] < 1.5
+            moved = np.hypot(fleet.x[row] - x[row], fleet.y[row] - y[row])  # one brought back in jumps
+            passed = need[row] != NO_LANE and fleet.need[row] != need[row] and near[row] < 1.5 and moved < 2.0
             self.passed += bool(passed)
             if passed and need[row] in red:
                 self.red.append((self.sim.tick, int(row), int(need[row])))
