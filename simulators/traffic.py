@@ -68,6 +68,16 @@ class Traffic:
         place(self.graph, fleet, i)
         return i
 
+    def move(self, i: int, lane: int, s: float, speed: float) -> None:
+        """Begin anew with vehicle i at another place; its size, mode and manner of driving stay."""
+        fleet = self.fleet
+        fresh, kept = new_fleet(1), {"mode", "length", "width", "eager", "headway", "push", "brake", "random"}
+        for name in set(Fleet._fields) - kept:
+            getattr(fleet, name)[i] = getattr(fresh, name)[0]
+        fleet.active[i], fleet.speed[i], fleet.s[i], fleet.plan[i, 0] = True, speed, s, lane
+        extend_plan(self.graph, fleet, i)
+        place(self.graph, fleet, i)
+
     def set_plan(self, i: int, lanes: list[int]) -> None:
         """Send vehicle i along `lanes` (the current one first), and at random after them."""
         self.fleet.plan[i] = NO_LANE
@@ -117,9 +127,9 @@ class Traffic:
         near = (along < room) & (across < np.where(aligned, 2.6, 2.2)) | (np.hypot(dx, dy) < 5.5) & (across < 2.6)
         return not bool((near & fleet.active[:n]).any())
 
-    def step(self) -> None:
-        """Advance by DT; the EXTERNAL vehicle stays where its owner puts it."""
-        step_fleet(self.graph, self.fleet, self.tick, DT)
+    def step(self, dt: float = DT) -> None:
+        """Advance by `dt` s, the same for every step; EXTERNAL vehicles stay where their owners put them."""
+        step_fleet(self.graph, self.fleet, self.tick, dt)
         self.tick += 1
 
     def boxes(self) -> Array:

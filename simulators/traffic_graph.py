@@ -44,6 +44,7 @@ class Graph(NamedTuple):
     conf_first: Ints  # (L + 1,)
     conf_lane: Ints  # (C,) the other lane
     conf_other_out: Array  # (C,) m along the other lane at which its conflict zone ends
+    closed: NDArray[np.bool_]  # (L,) a light forbids to enter the lane now
 
 
 def build_graph(road_map: RoadMap) -> tuple[Graph, dict[str, int]]:
@@ -83,8 +84,16 @@ def build_graph(road_map: RoadMap) -> tuple[Graph, dict[str, int]]:
         conf_first=conf_first,
         conf_lane=conf_lane,
         conf_other_out=conf_out,
+        closed=np.zeros(len(lanes), bool),
     )
     return graph, index
+
+
+def with_signals(graph: Graph, lanes: Ints) -> Graph:
+    """The graph for lights that rule `lanes` (K,): a stop line where each begins, and a `closed` of its own, all open."""
+    stop = graph.stop.copy()
+    stop[lanes] = 0.0
+    return graph._replace(stop=stop, closed=np.zeros(len(graph.length), bool))
 
 
 def _resample(lane: Lane) -> tuple[Array, Array]:

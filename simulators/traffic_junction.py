@@ -2,7 +2,8 @@
 
 A vehicle on its way into a conflicting lane asks for it when it is near, and is granted it once no other vehicle holds a lane
 that conflicts and no better one asks. A vehicle inside always holds its lane. Who has waited long enough goes by the exact order of
-asking (then by index), which has no rings, so that no courtesy lasts for ever.
+asking (then by index), which has no rings, so that no courtesy lasts for ever. A lane that a light closes is asked for by nobody,
+and given back by who can still stop.
 """
 
 from __future__ import annotations
@@ -113,6 +114,13 @@ def must_give_way(graph: Graph, fleet: Fleet, i: int) -> bool:
 
 
 @njit(cache=True)
+def overruns(fleet: Fleet, i: int):
+    """Whether vehicle i passes the line of the lane it needs whatever happens: only harder braking would stop it."""
+    limit = WILL_NOT_STOP if fleet.mode[i] == EXTERNAL else CANNOT_STOP
+    return fleet.need_ahead[i] < fleet.speed[i] * fleet.speed[i] / (2.0 * limit)
+
+
+@njit(cache=True)
 def update_junctions(graph: Graph, fleet: Fleet, now: float) -> None:
     """Ask, grant and give back for every vehicle, in order of index."""
     n = fleet.x.shape[0]
@@ -125,6 +133,11 @@ def update_junctions(graph: Graph, fleet: Fleet, now: float) -> None:
         if held != NO_LANE and held != lane and held != fleet.plan[i, 0] and held != fleet.plan[i, 1]:
             fleet.granted[i] = NO_LANE
         if lane == NO_LANE:
+            continue
+        if graph.closed[lane] and (fleet.still[i] > 0.0 or not overruns(fleet, i)):
+            fleet.asked[i] = np.inf
+            if held == lane:
+                fleet.granted[i] = NO_LANE
             continue
         if held == lane and fleet.still[i] > IDLE and now - fleet.granted_at[i] > IDLE:
             fleet.granted[i] = NO_LANE
@@ -139,8 +152,5 @@ def update_junctions(graph: Graph, fleet: Fleet, now: float) -> None:
             if must_give_way(graph, fleet, i):
                 fleet.granted[i] = NO_LANE
             continue
-        if fleet.asked[i] < np.inf:
-            limit = WILL_NOT_STOP if fleet.mode[i] == EXTERNAL else CANNOT_STOP
-            cannot_stop = fleet.need_ahead[i] < fleet.speed[i] * fleet.speed[i] / (2.0 * limit)
-            if cannot_stop or may_enter(graph, fleet, i, now):
-                fleet.granted[i], fleet.granted_at[i] = fleet.need[i], now
+        if fleet.asked[i] < np.inf and (overruns(fleet, i) or may_enter(graph, fleet, i, now)):
+            fleet.granted[i], fleet.granted_at[i] = fleet.need[i], now

@@ -171,6 +171,9 @@ def consider_change(graph: Graph, fleet: Fleet, i: int, now_accel: float, others
     must = drop_distance(graph, fleet, i) < 80.0 or not graph.alive[lane]
     if graph.length[lane] - fleet.s[i] < 2.0 * ROOM_BEFORE_END and not must:
         return
+    need = fleet.need[i]
+    if need != NO_LANE and graph.closed[need] and not must and fleet.want[i] == 0:
+        return  # a red light is no reason to change lanes
     best, best_lane, best_s, best_d = GAIN, NO_LANE, 0.0, 0.0
     for side in (1, -1):
         beside = graph.left[lane] if side == 1 else graph.right[lane]

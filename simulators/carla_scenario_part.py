@@ -1,0 +1,60 @@
+"""What a kind of scenario is: a part that is placed, begins, acts tick by tick and is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from drive.simulators.carla_scenario_stage import Stage
+from drive.simulators.carla_traffic import EgoView
+
+
+@dataclass(frozen=True)
+class ScenarioSpec:
+    """One scenario on a route."""
+
+    name: str
+    type: str  # a benchmark's, or one of our kinds
+    trigger_s: float  # m along the route of its trigger point
+    values: Mapping[str, str] = field(default_factory=dict)  # by tag, or "tag.attribute"
+
+
+class Part:
+    """Base of the kinds. All metres along the route are of the ego's rear axle."""
+
+    def __init__(self, spec: ScenarioSpec, stage: Stage) -> None:
+        self.spec, self.stage = spec, stage
+        self.dt = stage.session.dt
+        self.seconds = 0.0  # since it began
+
+    def number(self, name: str, default: float) -> float:
+        """A parameter of the file; `default` where it has none that is a number."""
+        try:
+            return float(self.spec.values.get(name, default))
+        except ValueError:
+            return default
+
+    def place(self, ego: EgoView) -> str | None:
+        """Put the actors in place; why that cannot be done, None where it was."""
+        raise NotImplementedError
+
+    def begin(self, ego: EgoView) -> None:
+        """The ego is at the trigger point."""
+
+    def before_step(self, ego: EgoView, running: bool) -> list[Any]:
+        """Orders and commands of this tick, before the traffic's step."""
+        self.seconds += self.dt if running else 0.0
+        return []
+
+    def after_step(self, ego: EgoView, running: bool) -> list[Any]:
+        """Move what the traffic does not."""
+        return []
+
+    def over(self, ego: EgoView) -> bool:
+        """Whether it has ended; asked while it runs."""
+        raise NotImplementedError
+
+    def close(self) -> list[Any]:
+        """Undo what is not an actor of the stage."""
+        return []
