@@ -230,6 +230,10 @@ class CarlaTraffic:
             self._ego_lane = first
         fleet.s[0], _ = project_on(self.traffic.graph, fleet.plan[0, 0], center[0], center[1])
 
+    def speeds(self) -> Array:
+        """(N,) m/s of the background cars."""
+        return self.traffic.fleet.speed[self.cars].copy()
+
     def overlaps(self) -> Ints:
         """(K, 2) pairs of rows with cars whose boxes overlap now."""
         pairs = self.traffic.overlaps()

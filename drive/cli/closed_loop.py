@@ -13,6 +13,7 @@ EMBEDDED = "embedded_"
 
 def run_closed_loop(config: dict[str, Any]) -> int:
     """Drive the routes, print the tables; 0 where every scheduled route was driven."""
+    from drive.benchmarks.carla_company import company
     from drive.benchmarks.carla_drive import DriveConfig
     from drive.benchmarks.carla_routes import Where, evaluate_routes
     from drive.cli.eval import make_planner
@@ -50,11 +51,6 @@ def run_closed_loop(config: dict[str, Any]) -> int:
         if config["out"]:
             atomic_write_text(out / "table.md", f"```\n{text}\n```\n")
     return 0 if len(result.finished) == result.routes else 1
-
-
-def company(session: Any, town: Any, simulator: Any, route: Any, config: Any) -> Any:
-    """Who else is on the road."""
-    return None
 
 
 def named_routes(name: str, town: str | None, most: int) -> list[Any]:
