@@ -39,14 +39,7 @@ class CarlaEgo:
             raise DriveError(f"no room for the ego at {x:.1f}, {y:.1f} of {world.get_map().name}")
         self.actor = session.keep(actor)
         world.tick()
-        physics = actor.get_physics_control()
-        steer = max((math.radians(w.max_steer_angle) for w in physics.wheels), default=0.0)
-        curve = tuple((p.x, p.y) for p in physics.steering_curve) or CarResponse.curve
-        self.response = CarResponse(mass=physics.mass or CarResponse.mass, max_steer=steer or CarResponse.max_steer, curve=curve)
-        extent = actor.bounding_box.extent
-        self.vehicle = VehicleParams(2.0 * extent.y, extent.x + self.rear, extent.x - self.rear, 2.0 * self.rear, 2.0 * extent.z)
-        self._wheel = 0.0  # rad, left positive
-        self._speeds: deque[Array] = deque(maxlen=3)
+        self.measure()
         self.cameras = cameras
         self._frames: list[queue.Queue] = [queue.Queue() for _ in cameras]
         self._images: list[dict[int, NDArray[np.uint8]]] = [{} for _ in cameras]
@@ -56,6 +49,16 @@ class CarlaEgo:
         sensor = session.keep(world.spawn_actor(world.get_blueprint_library().find("sensor.other.collision"), carla.Transform(), attach_to=actor))
         sensor.listen(self._hit)
 
+    def measure(self) -> None:
+        """Take the car's own figures from its actor: pedals, wheel, box."""
+        physics = self.actor.get_physics_control()
+        steer = max((math.radians(w.max_steer_angle) for w in physics.wheels), default=0.0)
+        curve = tuple((p.x, p.y) for p in physics.steering_curve) or CarResponse.curve
+        self.response = CarResponse(mass=physics.mass or CarResponse.mass, max_steer=steer or CarResponse.max_steer, curve=curve)
+        extent = self.actor.bounding_box.extent
+        self.vehicle = VehicleParams(2.0 * extent.y, extent.x + self.rear, extent.x - self.rear, 2.0 * self.rear, 2.0 * extent.z)
+        self._wheel = 0.0  # rad, left positive
+
     def _hit(self, event: Any) -> None:
         impulse = event.normal_impulse
         self.collisions.append((event.frame, event.other_actor.id, event.other_actor.type_id, math.hypot(impulse.x, impulse.y)))
@@ -63,18 +66,12 @@ class CarlaEgo:
     def _mount(self, camera: Camera, frames: queue.Queue, every_s: float) -> None:
         carla, world = self.session.carla, self.session.world
         blueprint = world.get_blueprint_library().find("sensor.camera.rgb")
-        fov = 2.0 * math.degrees(math.atan(camera.width / 2.0 / camera.intrinsics[0, 0]))
-        settings = {"image_size_x": camera.width, "image_size_y": camera.height, "fov": fov, "sensor_tick": every_s}
+        mount = mounting(camera, self.rear)
+        settings = {"image_size_x": camera.width, "image_size_y": camera.height, "fov": mount["fov"], "sensor_tick": every_s}
         for key, value in settings.items():
             blueprint.set_attribute(key, str(value))
-        pose = camera.ego_from_camera
-        forward, right = pose[:3, 2], pose[:3, 0]
-        rotation = carla.Rotation(
-            pitch=math.degrees(math.asin(forward[2])),
-            yaw=-math.degrees(math.atan2(forward[1], forward[0])),
-            roll=-math.degrees(math.asin(np.clip(right[2], -1.0, 1.0))),
-        )
-        place = carla.Location(pose[0, 3] - self.rear, -pose[1, 3], pose[2, 3])
+        rotation = carla.Rotation(**{key: mount[key] for key in ("pitch", "yaw", "roll")})
+        place = carla.Location(**{key: mount[key] for key in "xyz"})
         sensor = self.session.keep(world.spawn_actor(blueprint, carla.Transform(place, rotation), attach_to=self.actor))
         sensor.listen(lambda image: frames.put((image.frame, _rgb(image))))
 
@@ -114,9 +111,32 @@ class CarlaEgo:
 
     def apply(self, throttle: float, steer: float, brake: float) -> None:
         """Pedals 0..1 and wheel -1..1, positive to the left."""
+        self._wheel = steer * self.response.lock(self.speed())
+        self.send(self.session.carla.VehicleControl(throttle=throttle, steer=-steer, brake=brake))
+
+    def speed(self) -> float:
+        """m/s, never negative."""
         velocity = self.actor.get_velocity()
-        self._wheel = steer * self.response.lock(math.hypot(velocity.x, velocity.y))
-        self.actor.apply_control(self.session.carla.VehicleControl(throttle=throttle, steer=-steer, brake=brake))
+        return math.hypot(velocity.x, velocity.y)
+
+    def send(self, control: Any) -> None:
+        """Hand a carla.VehicleControl to the car."""
+        self.actor.apply_control(control)
+
+
+def mounting(camera: Camera, rear: float) -> dict[str, float]:
+    """Where a camera sits in CARLA's frame, m and degrees, and its fov; `rear` m from the rear axle to the car's origin."""
+    pose = camera.ego_from_camera
+    forward, right = pose[:3, 2], pose[:3, 0]
+    return {
+        "x": float(pose[0, 3]) - rear,
+        "y": -float(pose[1, 3]),
+        "z": float(pose[2, 3]),
+        "pitch": math.degrees(math.asin(forward[2])),
+        "yaw": -math.degrees(math.atan2(forward[1], forward[0])),
+        "roll": -math.degrees(math.asin(np.clip(right[2], -1.0, 1.0))),
+        "fov": 2.0 * math.degrees(math.atan(camera.width / 2.0 / camera.intrinsics[0, 0])),
+    }
 
 
 def _rgb(image: Any) -> NDArray[np.uint8]:

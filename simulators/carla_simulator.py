@@ -27,11 +27,13 @@ SEEN_M = 100.0  # m within which others are told
 class CarlaSimulator:
     """Drives one route; `step` follows a plan for PLAN_S seconds, tick by tick."""
 
-    def __init__(self, session: Session, road_map: RoadMap, route: Route, cameras: tuple[Camera, ...] = (), height: float = 0.0) -> None:
-        """`height` m of the road at the start. Raises DriveError where there is no room."""
+    def __init__(
+        self, session: Session, road_map: RoadMap, route: Route, cameras: tuple[Camera, ...] = (), height: float = 0.0, ego: CarlaEgo | None = None
+    ) -> None:
+        """`height` m of the road at the start; an `ego` that is there already. Raises DriveError where there is no room."""
         self.session, self.road_map, self.route = session, road_map, route
         self.ticks_per_plan = round(PLAN_S / session.dt)
-        self.ego = CarlaEgo(session, route.path[0], cameras, PLAN_S, height)
+        self.ego = ego or CarlaEgo(session, route.path[0], cameras, PLAN_S, height)
         self.controller: Controller = LqrController(self.ego.vehicle, self.ego.response)
         self.tick = 0
         self.route_index = 0

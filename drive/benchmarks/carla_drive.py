@@ -156,27 +156,47 @@ class _Recording:
         return Surroundings(LaneIndex(town.road_map.lanes.values()), None, lights, signs)
 
 
+class Chooser:
+    """Whose plan the car follows next: the run-up's, the creep's or the planner's. Asked once for each PLAN_S seconds."""
+
+    def __init__(self, simulator: CarlaSimulator, planner: Any, town: ClientTown | None, config: DriveConfig) -> None:
+        """`town` is for planners that read the ground truth."""
+        self._simulator, self._planner, self._town, self._config = simulator, planner, town, config
+        self._follower = RouteFollower()
+        self._still = 0.0  # s that the car has stood
+        self._took: list[float] = []
+
+    @property
+    def mean_seconds(self) -> float:
+        """Mean wall clock of the planner's plans."""
+        return float(np.mean(self._took)) if self._took else 0.0
+
+    def next(self) -> tuple[Plan, float]:
+        """The plan, without trajectory where the planner failed, and the seconds after which it reaches the car."""
+        simulator, config = self._simulator, self._config
+        begun, latency = time.perf_counter(), 0.0
+        if simulator.time_s < config.run_up - 1e-6:
+            plan = self._follower.plan_privileged([simulator.privileged()])[0]
+        elif config.creep_after and self._still >= config.creep_after:
+            plan = _creep(simulator)
+            self._still = self._still if self._still < config.creep_after + CREEP - 1e-6 else 0.0
+        else:
+            plan = ask(self._planner, simulator, self._town)
+            self._took.append(time.perf_counter() - begun)
+            latency = self._took[-1] if config.latency is None else config.latency
+        standing = float(simulator.state[3]) < STILL
+        self._still = self._still + PLAN_S if standing or self._still >= config.creep_after > 0.0 else 0.0
+        return plan, latency
+
+
 def _drive(simulator: CarlaSimulator, planner: Any, recording: _Recording, company: Any, config: DriveConfig) -> tuple[Failure | None, float]:
     """Why it ended, where the planner was to blame; mean seconds of a plan."""
-    took: list[float] = []
     over = recording.tick()
-    follower = RouteFollower()
-    still = 0.0  # s that the car has stood
+    chooser = Chooser(simulator, planner, recording.town, config)
     while not over:
-        begun = time.perf_counter()
-        if simulator.time_s < config.run_up - 1e-6:
-            plan, latency = follower.plan_privileged([simulator.privileged()])[0], 0.0
-        elif config.creep_after and still >= config.creep_after:
-            plan, latency = _creep(simulator), 0.0
-            still = still if still < config.creep_after + CREEP - 1e-6 else 0.0
-        else:
-            plan = ask(planner, simulator, recording.town)
-            took.append(time.perf_counter() - begun)
-            if plan.trajectory is None:
-                return Failure.AGENT, float(np.mean(took))
-            latency = took[-1] if config.latency is None else config.latency
-        standing = float(simulator.state[3]) < STILL
-        still = still + PLAN_S if standing or still >= config.creep_after > 0.0 else 0.0
+        plan, latency = chooser.next()
+        if plan.trajectory is None:
+            return Failure.AGENT, chooser.mean_seconds
         for _ in simulator.follow(plan, latency):
             if company is not None:
                 company.before_tick()
@@ -186,7 +206,7 @@ def _drive(simulator: CarlaSimulator, planner: Any, recording: _Recording, compa
                 break
         if not over:
             simulator.look()
-    return None, float(np.mean(took)) if took else 0.0
+    return None, chooser.mean_seconds
 
 
 def _creep(simulator: CarlaSimulator) -> Plan:
@@ -199,11 +219,12 @@ def _creep(simulator: CarlaSimulator) -> Plan:
     return Plan(Trajectory(relative(scene.ego.pose_world, ahead), PLAN_S))
 
 
-def ask(planner: Any, simulator: CarlaSimulator, town: ClientTown) -> Plan:
+def ask(planner: Any, simulator: CarlaSimulator, town: ClientTown | None) -> Plan:
     """One plan; a planner that raises has failed."""
     try:
         if isinstance(planner, PrivilegedPlanner):
-            return planner.plan_privileged([with_lights(simulator.privileged(), town)])[0]
+            scene = simulator.privileged()
+            return planner.plan_privileged([with_lights(scene, town) if town is not None else scene])[0]
         return planner.plan([simulator.observation()])[0]
     except DriveError:
         raise
