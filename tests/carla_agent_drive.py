@@ -17,7 +17,6 @@ import numpy as np
 from drive.benchmarks.carla_agent import AgentDriver
 from drive.benchmarks.carla_drive import Chooser, DriveConfig
 from drive.core.geometry import compose, relative
-from drive.core.types import Camera
 from drive.planners.pdm import PdmExpert
 from drive.simulators.carla_embedded_routes import embedded_routes
 from drive.simulators.carla_global_plan import GlobalPlan
@@ -123,7 +122,6 @@ def beside(kind, version, seconds):
         chooser = Chooser(simulator, planner, town if kind == "expert" else None, config)
         while simulator.time_s < seconds:
             chosen_plan, latency = chooser.next()
-            planner.reset()
             for _ in simulator.follow(chosen_plan, latency):
                 data = sensors.read(simulator.frame)
                 if simulator.frame in images and cameras:
@@ -133,9 +131,8 @@ def beside(kind, version, seconds):
                 for name, driver in drivers.items():
                     given = driver.control(data)
                     gaps[name].append([abs(getattr(given, key) - getattr(wanted, key)) for key in ("throttle", "steer", "brake")])
-                own = drivers["own"].ego
-                mine = own.actor and (own._pose if kind == "vla" else own.state()[:3])
-                drift.append(float(np.hypot(*relative(simulator.state[:3], mine)[:2])))
+                if kind == "vla":
+                    drift.append(float(np.hypot(*(drivers["own"].ego._pose - simulator.state[:3])[:2])))
                 mine_route = drivers["own"].route
                 at = nearest_index(mine_route, simulator.state[:3])
                 words.append(COMMANDS[mine_route.command[at]] == COMMANDS[route.command[simulator.route_index]])
@@ -143,7 +140,7 @@ def beside(kind, version, seconds):
             simulator.look()
         told = {name: {"max": np.max(gap, 0).tolist(), "mean": np.mean(gap, 0).tolist()} for name, gap in gaps.items()}
         moved = float(simulator.route_s)
-        print(json.dumps({"gaps": told, "drift": max(drift), "words": float(np.mean(words)), "moved": moved, "ticks": len(controls)}))
+        print(json.dumps({"gaps": told, "drift": max(drift, default=0.0), "words": float(np.mean(words)), "moved": moved, "ticks": len(controls)}))
 
 
 def vla():
