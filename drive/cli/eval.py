@@ -9,7 +9,7 @@
   drive eval benchmark=l2_uniad planner=vla dataset=nuscenes dataset.root=/data/nuscenes         collisions too; or l2_stp3
   drive eval benchmark=waymo_motion planner=vla                displacement, comfort, off-road, overlap; or ade_av2_5s
   drive eval benchmark=carla_routes planner=expert             closed loop through the carla client, on a server of our own
-  drive eval benchmark=bench2drive_ds routes=bench2drive220.xml maps=~/carla_maps workers=4 out=out/b2d
+  drive eval benchmark=bench2drive_ds routes=bench2drive220.xml maps=/data/carla_maps workers=4 out=out/b2d
   drive eval carla://127.0.0.1:2000 routes=routes.xml          on a CARLA server that is running (docs/carla.md)
   drive eval planner=vla out=out/eval                          also writes results.json, table.md and pictures of plans; planners
                                                                evaluated on the same data into one folder share a table
