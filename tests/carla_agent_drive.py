@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """Run in a process of its own, as the client may take it down: our loop and the agent side by side on one car. Prints JSON.
 
 usage: carla_agent_drive.py beside expert|vla 0.9.16|0.9.15 SECONDS
@@ -118,7 +119,12 @@ def beside(kind, version, seconds):
         first.ego.images = lambda frame: images.setdefault(frame, seen(frame))
         simulator = CarlaSimulator(session, town.road_map, route, cameras, ego=first.ego)
         send = first.ego.send
-        first.ego.send = lambda control: (controls.append(control), send(control))
+
+        def noted(control):
+            controls.append(control)
+            send(control)
+
+        first.ego.send = noted
         chooser = Chooser(simulator, planner, town if kind == "expert" else None, config)
         while simulator.time_s < seconds:
             chosen_plan, latency = chooser.next()
