@@ -29,9 +29,10 @@ CROSS_CHANCE = 0.5
 WIDEST_ROAD, NARROWEST_ROAD, ASKEW = 32.0, 4.0, 2.5  # m across a road, and m along it, to the other side
 SPEEDS = (1.0, 1.7)  # m/s
 LOOK_S, GAP_S, NEAR_M = 5.0, 2.0, 60.0  # s looked ahead, s left to a car, m within which cars are looked at
-SIDE, FRONT = 0.6, 1.2  # m kept from a car's side and ends
+SIDE, FRONT, TOUCH = 0.6, 1.2, 0.2  # m kept from a car's side and ends; m from its ends at which it is in the way
 SIZE = 0.6  # m of a walker's box
 SEES_S = 2.0  # s of walking over which the traffic's box reaches
+PATIENCE_S = 6.0  # s that a walker waits on its way across
 LOST_M = 6.0  # m from its aim at which a walker is lost: knocked over, or stuck
 
 
@@ -80,6 +81,8 @@ class Walker:
     goal: int = 0  # index of its end on `path`
     crossing: bool = False
     waiting: bool = False
+    waited: float = 0.0  # s
+    home: tuple[int, int] = (0, 0)  # path and point from which it crosses
     sent: tuple[float, float, float] = (0.0, 0.0, -1.0)
 
 
@@ -106,7 +109,7 @@ class Walkers:
                 break
             blueprint = self._blueprints[int(self._rng.integers(len(self._blueprints)))]
             if blueprint.has_attribute("is_invincible"):
-                blueprint.set_attribute("is_invincible", "false")
+                blueprint.set_attribute("is_invincible", "true")  # one that lies on the road would hold up everybody for the rest of the route
             x, y = self._points[spot]
             commands.append(carla.command.SpawnActor(blueprint, to_carla(self.session, x, y, self._heights.near(x, y) + MIDDLE, 0.0)))
             wanted.append((row, spot))
@@ -145,6 +148,7 @@ class Walkers:
         other = self._other_side(walker.path, at) if not walker.crossing and walker.rng.random() < CROSS_CHANCE else None
         walker.s, walker.waiting = 0.0, False
         if other is not None:
+            walker.home = walker.path, at
             walker.line, walker.crossing = _line(path[at], self._points[other]), True
             walker.path = int(np.searchsorted(self._first, other, side="right")) - 1
             walker.goal = other - int(self._first[walker.path])
@@ -188,6 +192,11 @@ class Walkers:
                 self._choose(walker)
                 continue
             walker.waiting = walker.crossing and must_wait(here, walker.line[aim:], walker.speed, cars)
+            walker.waited = walker.waited + dt if walker.waiting else 0.0
+            if walker.waited > PATIENCE_S:  # a car that stands in its way may wait for it in turn: it goes back
+                walker.path, walker.goal = walker.home
+                walker.line, walker.s, walker.waited = _line(here, self.paths[walker.path][walker.goal]), 0.0, 0.0
+                continue
             speed = 0.0 if walker.waiting else walker.speed
             if gap < 2.0 * CARROT:
                 walker.s += speed * dt
@@ -259,7 +268,7 @@ def must_wait(here: Array, ahead: Array, speed: float, cars: Array) -> bool:
     """Whether a walker at `here` (2,) lets a car of `cars` (K, 6) pass before it walks along `ahead` (N, 2).
 
     It waits where it and a car that keeps its speed would be within GAP_S of each other, or where a car stands in its way; one that
-    is already in a car's way walks on.
+    is already in front of a car walks on.
     """
     cars = cars[np.hypot(cars[:, 0] - here[0], cars[:, 1] - here[1]) < NEAR_M]
     if not len(cars):
@@ -276,8 +285,9 @@ def must_wait(here: Array, ahead: Array, speed: float, cars: Array) -> bool:
     moving = cars[:, 3] > 0.5
     meets = in_way & moving & (first < walked[:, None] + GAP_S) & (last > walked[:, None] - 0.5) & (along > -cars[:, 4])
     stands = in_way & ~moving & (np.abs(along) < cars[:, 4] + FRONT)
-    if (in_way[0] & moving & (along[0] > 0.0)).any():
-        return bool(stands[1:3].any())
+    if (in_way[0] & (along[0] > 0.0)).any():  # in front of a car, which waits for it if it stands: both would wait for ever
+        blocked = in_way & ~moving & (np.abs(along) < cars[:, 4] + TOUCH)
+        return bool(blocked[1:3].any())
     return bool(meets.any() or stands[: 1 + int(2.0 / STEP)].any())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,7 +28,7 @@ KINDS = {
 
 def closed_loop_table(results: Sequence[ClosedLoop], benchmark: str, title: str) -> str:
     """One row per planner: scores over all scheduled routes with 95 % bootstrap intervals over routes, infractions per km."""
-    head = ["planner", "driving score [95 %]", "completion", "penalty", "success %", *(f"{word}/km" for word in KINDS.values()), "off-lane km", "coverage", "routes", "km"]
+    head = ["planner", "driving score [95 %]", "completion", "penalty", "success %", "efficiency %", *(f"{word}/km" for word in KINDS.values()), "off-lane km", "coverage", "routes", "km"]
     rows = [_row(result) for result in results]
     line = f"{benchmark} ({results[0].config.rule.value}, 0-100, mean over routes, intervals over routes), drive {drive.__version__}: {title}"
     return "\n".join([line, _aligned([head, *rows])])
@@ -45,6 +46,7 @@ def _row(result: ClosedLoop) -> list[str]:
         f"{board.route_completion:.1f}",
         f"{board.infraction_penalty:.3f}",
         f"{100.0 * bench.success_rate:.1f}",
+        "-" if math.isnan(bench.efficiency) else f"{bench.efficiency:.1f}",
         *(f"{board.per_km[kind.value]:.3f}" for kind in KINDS),
         f"{board.per_km[Infraction.OUTSIDE_LANES.value]:.3f}",
         "100 %" if share == 1.0 else f"PARTIAL {100.0 * share:.1f} %",
