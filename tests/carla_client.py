@@ -14,6 +14,7 @@ import pytest
 
 from drive.simulators.carla_process import ServerProcess
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 PRELUDE = """
 import sys, time, math
 import carla
@@ -47,8 +48,9 @@ def run_client(script: str, port: int, *more: object, timeout: float = 240.0) ->
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode:
         pytest.fail(f"the client ended with {done.returncode}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    assert "WARNING" not in done.stderr + done.stdout, done.stderr + done.stdout
-    return done.stdout
+    warned = [line for line in (done.stderr + done.stdout).splitlines() if "WARNING" in line and "InMemoryMap" not in line]
+    assert not warned, warned  # but for the Traffic Manager's, which finds its map in no file
+    return done.stdout.rsplit("... \n", 1)[-1]
 
 
 class Raw:

@@ -33,6 +33,7 @@ ANSWERS: dict[str, Any] = {
     "get_imui_gravity": 9.81,
     "get_navigation_mesh": b"",
     "get_environment_objects": [],
+    "get_bones_transform": [[]],
 }
 ROAD = 1
 LAMPS = 0xFFFFFFFF  # what a carla.VehicleLightState can hold
@@ -71,6 +72,10 @@ class Extras:
     def replay_file(self, name: str, start: float = 0.0, duration: float = 0.0, follow: int = 0, *_: Any) -> str:
         """Not played by this server."""
         raise ServerError("this server does not replay recordings: drive them again with the same seed")
+
+    def get_gbuffer_token(self, actor_id: int, buffer: int) -> bytes:
+        """Not drawn by this server."""
+        raise ServerError("this server's cameras have no g-buffers")
 
     def draw_debug_shape(self, shape: list) -> None:
         """To the recording; no camera shows it."""
