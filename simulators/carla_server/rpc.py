@@ -13,8 +13,9 @@ from drive.simulators.carla_server.layouts import ServerError
 
 LOG = logging.getLogger("drive.carla_server")
 MESSAGE = 128 << 20  # bytes of the longest message: OpenDRIVE files are uploaded whole
-ITEMS = 1 << 20  # of the longest array: garbage may announce billions, and memory is taken before they come
-TOTAL = 1 << 23  # items of all arrays of a message: an empty one has 1 byte on the wire and 64 in memory
+PLAIN = 4 << 20  # bytes of the longest that is not one long text: an empty array has 1 byte on the wire and 64 in memory
+TEXT = (0xC5, 0xC6, 0xDA, 0xDB)  # first bytes of a long text
+MOST_PARAMETERS = 16
 LONGEST_TEXT = 1000  # of an error: it may quote what the client sent
 SHAPE_ERRORS = (TypeError, IndexError, ValueError, KeyError, OverflowError, AttributeError)  # of arguments that are not what they should be
 Handler = Callable[..., Any]
@@ -32,18 +33,10 @@ class RpcConnection(asyncio.Protocol):
 
     def __init__(self, methods: dict[str, Handler], ready: Callable[[], bool], unknown: set[str], open_: set[RpcConnection]) -> None:
         self._methods, self._ready, self._unknown, self._open = methods, ready, unknown, open_
-        self._unpacker = msgpack.Unpacker(
-            raw=False,
-            strict_map_key=False,
-            unicode_errors="replace",
-            max_buffer_size=MESSAGE,
-            max_array_len=ITEMS,
-            max_map_len=0,  # the protocol has none
-            list_hook=self._count,
-        )
+        self._ends = msgpack.Unpacker(max_buffer_size=MESSAGE)  # finds the ends of messages and makes nothing of them
+        self._buffer, self._taken = bytearray(), 0  # what has come of messages that are not answered; bytes of those that are
         self._packer = msgpack.Packer(use_bin_type=True)
         self._held: list | None = None
-        self._items = 0
         self._full = False
         self._transport: asyncio.Transport | None = None
 
@@ -61,10 +54,11 @@ class RpcConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Part of a message, or several."""
         try:
-            self._unpacker.feed(data)
+            self._ends.feed(data)
         except (msgpack.exceptions.UnpackException, ValueError) as error:
             self._refuse(f"not msgpack: {error or type(error).__name__}")
             return
+        self._buffer += data
         self._go_on()
 
     def pause_writing(self) -> None:
@@ -90,21 +84,30 @@ class RpcConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.pause_reading()
 
-    def _count(self, array: list) -> list:
-        """Each array of a message, once it is whole."""
-        self._items += 1 + len(array)
-        if self._items > TOTAL:
-            raise ValueError(f"more than {TOTAL} items")
-        return array
+    def _message(self) -> Any:
+        """The next message. Memory is taken for what has come, not for what is announced: an array may announce billions of items.
+
+        Raises msgpack.OutOfData where it is not whole, ValueError or UnpackException where it is none.
+        """
+        self._ends.skip()
+        end = self._ends.tell() - self._taken
+        self._taken += end
+        whole = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        if end > PLAIN and not _is_text(whole):
+            raise ValueError(f"{end} bytes, and no text that is as long")
+        return msgpack.unpackb(whole, raw=False, strict_map_key=False, unicode_errors="replace")
 
     def _go_on(self) -> None:
         """Answer what has come, until this client has to wait or has sent no more."""
         while self._held is None and not self._full and self._transport is not None:
             try:
-                self._items = 0
-                message = self._unpacker.unpack()
+                message = self._message()
             except msgpack.OutOfData:
-                self._transport.resume_reading()
+                if len(self._buffer) > MESSAGE:
+                    self._refuse(f"a message of more than {MESSAGE} bytes")
+                else:
+                    self._transport.resume_reading()
                 return
             except (msgpack.exceptions.UnpackException, ValueError, RecursionError) as error:
                 self._refuse(f"not msgpack: {error or type(error).__name__}")
@@ -157,6 +160,23 @@ class RpcConnection(asyncio.Protocol):
         if isinstance(value, Bare):
             return None, value.value
         return None, [[False]] if value is None else [[1, value]]
+
+
+def _is_text(message: bytes) -> bool:
+    """Whether a long request is so for its long texts: no other of its parameters has more than PLAIN bytes."""
+    parts = msgpack.Unpacker(max_buffer_size=len(message))
+    parts.feed(message)
+    if parts.read_array_header() != 4:
+        return False
+    for _ in range(3):
+        parts.skip()
+    count = parts.read_array_header()
+    for _ in range(min(count, MOST_PARAMETERS)):
+        start = parts.tell()
+        parts.skip()
+        if parts.tell() - start > PLAIN and message[start] not in TEXT:
+            return False
+    return count <= MOST_PARAMETERS
 
 
 def _is_request(message: Any) -> bool:
