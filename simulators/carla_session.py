@@ -10,7 +10,7 @@ from typing import Any
 from drive.core.errors import DriveError
 from drive.simulators.carla_process import wait_for_port
 
-KNOWN = {("0.9.16", "0.9.16"), ("0.9.15", "0.9.15"), ("0.9.16", "0.9.15")}  # (client, server) that speak with each other
+KNOWN = {("0.9.16", "0.9.16"), ("0.9.15", "0.9.15")}  # (client, server) that speak with each other
 TIMEOUT_S = 20.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from drive.core.errors import DriveError
 from drive.core.geometry import arc_length, compose, interpolate_poses, project, relative
 from drive.core.protocols import Planner, PrivilegedPlanner
 from drive.core.types import AgentType, Camera, Plan, PlanStatus, Privileged, Tracks, Trajectory
@@ -75,29 +76,51 @@ def drive_route(
     path = plan_route(town.road_map, route.keypoints, route.yaw)
     privileged = isinstance(planner, PrivilegedPlanner)
     height = float(route.keypoints[0, 2])
+    try:
+        planner.reset()
+    except Exception as error:  # the user's own code
+        tell(f"route {route.id}: the planner cannot begin ({type(error).__name__}: {error})")
+        return undriven(route, config, Failure.AGENT_SETUP)
     simulator = CarlaSimulator(session, town.road_map, path, () if privileged else config.cameras, height)
-    planner.reset()
     company = add(session, town, simulator, route, config) if add is not None else None
+    gone = False
     try:
         recording = _Recording(simulator, town, path, company, config)
-        failure, plan_seconds = _drive(simulator, planner, recording, company, config)
+        why, plan_seconds = _drive(simulator, planner, recording, company, config)
+    except RuntimeError:  # of the carla client
+        gone = True
+        raise
     finally:
         if company is not None:
             company.close()
-        session.clear()
+        if not gone:  # a server that does not answer would be waited for once more
+            session.clear()
+    if why:
+        tell(f"route {route.id}: the planner failed after {simulator.time_s:g} s ({why})")
     verdict = judge(recording.rollout(), path.path, recording.surroundings(), config.rule)
     record = record_of(
         f"RouteScenario_{route.id}_rep0",
         verdict.events,
         verdict.completion,
         config.rule,
-        failure=failure or verdict.failure,
+        failure=Failure.AGENT if why else verdict.failure,
         route_length=path.length,
         duration_game=simulator.time_s,
         duration_system=round(time.perf_counter() - start, 3),
         texts={"town_name": route.town},
     )
     return DrivenRoute(record, np.stack(recording.poses), plan_seconds, simulator.time_s, time.perf_counter() - start)
+
+
+def undriven(route: CarlaRoute, config: DriveConfig, failure: Failure) -> DrivenRoute:
+    """A route that counts 0."""
+    record = record_of(f"RouteScenario_{route.id}_rep0", (), 0.0, config.rule, failure=failure, texts={"town_name": route.town})
+    return DrivenRoute(record, np.zeros((0, 3)), 0.0, 0.0, 0.0)
+
+
+def tell(line: str) -> None:
+    """To the user, above the bar of progress; standard output is the table's."""
+    tqdm.write(line, file=sys.stderr)
 
 
 class _Recording:
@@ -189,14 +212,14 @@ class Chooser:
         return plan, latency
 
 
-def _drive(simulator: CarlaSimulator, planner: Any, recording: _Recording, company: Any, config: DriveConfig) -> tuple[Failure | None, float]:
-    """Why it ended, where the planner was to blame; mean seconds of a plan."""
+def _drive(simulator: CarlaSimulator, planner: Any, recording: _Recording, company: Any, config: DriveConfig) -> tuple[str, float]:
+    """Why it ended, where the planner was to blame, else ""; mean seconds of a plan."""
     over = recording.tick()
     chooser = Chooser(simulator, planner, recording.town, config)
     while not over:
         plan, latency = chooser.next()
         if plan.trajectory is None:
-            return Failure.AGENT, chooser.mean_seconds
+            return plan.reasoning or plan.status.value, chooser.mean_seconds
         for _ in simulator.follow(plan, latency):
             if company is not None:
                 company.before_tick()
@@ -206,7 +229,7 @@ def _drive(simulator: CarlaSimulator, planner: Any, recording: _Recording, compa
                 break
         if not over:
             simulator.look()
-    return None, chooser.mean_seconds
+    return "", chooser.mean_seconds
 
 
 def _creep(simulator: CarlaSimulator) -> Plan:
@@ -220,16 +243,19 @@ def _creep(simulator: CarlaSimulator) -> Plan:
 
 
 def ask(planner: Any, simulator: CarlaSimulator, town: ClientTown | None) -> Plan:
-    """One plan; a planner that raises has failed."""
+    """One plan; a planner that raises, or answers with anything else, has failed. What the world raises is not the planner's fault."""
+    if isinstance(planner, PrivilegedPlanner):
+        scene = simulator.privileged()
+        plan, seen = planner.plan_privileged, with_lights(scene, town) if town is not None else scene
+    else:
+        plan, seen = planner.plan, simulator.observation()
     try:
-        if isinstance(planner, PrivilegedPlanner):
-            scene = simulator.privileged()
-            return planner.plan_privileged([with_lights(scene, town) if town is not None else scene])[0]
-        return planner.plan([simulator.observation()])[0]
-    except DriveError:
-        raise
+        (found,) = plan([seen])  # type: ignore[list-item]  # each kind of planner gets its own kind of scene
+        if not isinstance(found, Plan):
+            raise TypeError(f"it answered with {type(found).__name__}, not with a Plan")
     except Exception as error:  # a planner is the user's own code: what it raises ends the route, and is told
         return Plan(None, PlanStatus.FAILED, reasoning=f"{type(error).__name__}: {error}")
+    return found
 
 
 def with_lights(scene: Privileged, town: ClientTown) -> Privileged:

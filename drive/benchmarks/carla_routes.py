@@ -17,16 +17,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from drive.benchmarks.carla_drive import DriveConfig, DrivenRoute, drive_route
+from drive.benchmarks.carla_drive import DriveConfig, DrivenRoute, drive_route, tell, undriven
 from drive.benchmarks.carla_results import write_results
 from drive.core.errors import DataError, DriveError
 from drive.core.files import atomic_write_text
 from drive.core.workers import end_with_parent
 from drive.metrics.carla_records import Failure, RouteRecord, record_from_json
-from drive.metrics.carla_scores import record_of
 from drive.simulators.carla_process import ServerProcess
 from drive.simulators.carla_routes import CarlaRoute
 from drive.simulators.carla_session import Session
@@ -75,6 +73,10 @@ class _Absent(DriveError):
     """The server does not have the route's town, or the route does not fit it."""
 
 
+class _Unreachable(DriveError):
+    """No route can be driven: there is no server, or none that fits."""
+
+
 class _Driver:
     """A worker's server, session and planner, made when first needed and again after a crash."""
 
@@ -83,17 +85,20 @@ class _Driver:
         self._where, self._config, self._add = where, config, add
         self._server: ServerProcess | None = None
         self._session: Session | None = None
+        self._met = False  # whether there ever was a server
 
     def drive(self, route: CarlaRoute) -> DrivenRoute:
         """Drive a route; a server that fails is replaced and the route tried again. Raises _Absent where it cannot be driven at all."""
         for attempt in range(RETRIES + 1):
             try:
-                session = self._connected(route)
+                session = self._connected()
                 if route.town not in session.towns():
                     raise _Absent(f"route {route.id}: the server has no town {route.town}; it has {', '.join(session.towns())}")
                 return drive_route(session, route, self._planner, self._config, self._add)
             except (DataError, _Absent) as error:
                 raise _Absent(f"route {route.id}: {str(error).removeprefix(f'route {route.id}: ')}") from error
+            except _Unreachable:
+                raise
             except (RuntimeError, DriveError) as error:  # of the carla client: time-out, lost connection; a camera that stays silent
                 self.close()
                 if attempt == RETRIES:
@@ -101,11 +106,19 @@ class _Driver:
         raise AssertionError("unreachable")
 
     def _crashed(self, route: CarlaRoute, why: str) -> DrivenRoute:
-        tqdm.write(f"route {route.id}: the simulation crashed {RETRIES + 1} times ({why})")
-        record = record_of(f"RouteScenario_{route.id}_rep0", (), 0.0, self._config.rule, failure=Failure.SIMULATION, texts={"town_name": route.town})
-        return DrivenRoute(record, np.zeros((0, 3)), 0.0, 0.0, 0.0)
+        tell(f"route {route.id}: the simulation crashed {RETRIES + 1} times ({why})")
+        return undriven(route, self._config, Failure.SIMULATION)
 
-    def _connected(self, route: CarlaRoute) -> Session:
+    def _connected(self) -> Session:
+        try:
+            return self._connect()
+        except (RuntimeError, DriveError) as error:
+            if self._met:
+                raise
+            self.close()
+            raise _Unreachable(str(error)) from error
+
+    def _connect(self) -> Session:
         if self._session is None:
             where = self._where
             host, port = where.host, where.port
@@ -114,6 +127,7 @@ class _Driver:
                 self._server.start()
                 host, port = self._server.host, self._server.port
             self._session = Session(host, port, timeout_s=where.timeout_s)
+            self._met = True
         return self._session
 
     def close(self) -> None:
@@ -171,7 +185,7 @@ def evaluate_routes(
 ) -> ClosedLoop:
     """Drive all `routes` with the planner that `make_planner` makes in each worker, as `name`; finished ones of `out` are kept.
 
-    Raises DriveError where workers go on dying, DataError where `out` holds another evaluation.
+    Raises DriveError where there is no server to begin with or workers go on dying, DataError where `out` holds another evaluation.
     """
     if where.host:
         workers = 1

@@ -33,9 +33,10 @@ ANSWERS: dict[str, Any] = {
     "get_imui_gravity": 9.81,
     "get_navigation_mesh": b"",
     "get_environment_objects": [],
+    "get_bones_transform": [[]],
 }
-ROAD, BUILDING, VEHICLE = 1, 3, 14
-DRAWN = 10_000  # debug shapes kept
+ROAD = 1
+LAMPS = 0xFFFFFFFF  # what a carla.VehicleLightState can hold
 
 
 class Extras:
@@ -43,7 +44,6 @@ class Extras:
 
     def __init__(self, server: Any) -> None:
         self._server = server
-        self.shapes: list[tuple[int, list]] = []
 
     @property
     def _episode(self) -> Episode:
@@ -73,17 +73,18 @@ class Extras:
         """Not played by this server."""
         raise ServerError("this server does not replay recordings: drive them again with the same seed")
 
+    def get_gbuffer_token(self, actor_id: int, buffer: int) -> bytes:
+        """Not drawn by this server."""
+        raise ServerError("this server's cameras have no g-buffers")
+
     def draw_debug_shape(self, shape: list) -> None:
-        """Keep a shape; no camera shows it."""
+        """To the recording; no camera shows it."""
         if not isinstance(shape, list) or len(shape) < 2:
             raise ServerError("a debug shape is an array")
-        self.shapes.append((self._episode.frame, shape))
-        del self.shapes[:-DRAWN]
         self._server.recorder.write("debug", self._episode.frame, shape)
 
     def clear_debug_shape(self) -> None:
-        """Forget all shapes."""
-        self.shapes.clear()
+        """None is shown."""
 
     def project_point(self, location: list, direction: list, distance: float) -> list:
         """[hit, [place, label]] of the ground along a ray."""
@@ -121,7 +122,7 @@ class Extras:
 
     def set_vehicle_light_state(self, actor_id: int, flags: list) -> None:
         """Switch lamps; cameras show them at night."""
-        self._episode.lamps[self._vehicle(actor_id)] = int(flags[0])
+        self._episode.lamps[self._vehicle(actor_id)] = int(flags[0]) & LAMPS
 
     def get_vehicle_light_states(self) -> list:
         """Lamps of all vehicles."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -17,6 +16,8 @@ IMAGE_HEADER = struct.Struct("<IIf")  # width, height, field of view in degrees
 LENGTH = struct.Struct("<I")
 TOKEN = struct.Struct("<IHBB16s")  # stream, port, protocol, kind of address, address
 TCP, NO_ADDRESS = 1, 0
+LARGEST = 1e12  # of any number of a client, in SI units: what is larger overflows somewhere on its way through the physics
+FARTHEST = 1e6  # m from the origin of a map, degrees of a turn
 
 COMMON = [
     ("id", "<u4"),
@@ -121,16 +122,15 @@ def transform(pose) -> list:
 
 
 def pose_of(value: Any) -> np.ndarray:
-    """(6,) x, y, z, pitch, yaw, roll of a carla.Transform. Raises ServerError where it is not one, or not finite."""
-    pose = np.array([*numbers(value[0], 3), *numbers(value[1], 3)])
-    return pose
+    """(6,) x, y, z, pitch, yaw, roll of a carla.Transform. Raises ServerError where it is not one, not finite, or out of every map."""
+    return np.array([*numbers(value[0], 3, FARTHEST), *numbers(value[1], 3, FARTHEST)])
 
 
-def numbers(value: Any, count: int) -> list[float]:
-    """`count` finite floats. Raises ServerError otherwise."""
+def numbers(value: Any, count: int, most: float = LARGEST) -> list[float]:
+    """`count` finite floats of a size up to `most`. Raises ServerError otherwise."""
     found = [float(item) for item in value[:count]]
-    if len(found) != count or not all(map(math.isfinite, found)):
-        raise ServerError(f"expected {count} finite numbers and got {value!r}")
+    if len(found) != count or not all(abs(item) <= most for item in found):
+        raise ServerError(f"expected {count} finite numbers of at most {most:g} and got {str(value)[:200]}")
     return found
 
 

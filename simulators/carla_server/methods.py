@@ -14,6 +14,7 @@ from drive.simulators.carla_server.rpc import Bare
 from drive.simulators.carla_server.streams import WORLD_STREAM, Streams
 from drive.simulators.carla_server.traffic_lights import LightMethods, TrafficLights
 
+MOST_ATTRIBUTES, LONGEST_ATTRIBUTE = 200, 1000
 EMPTY: tuple[tuple[str, Any], ...] = (
     ("get_required_files", []),
     ("query_lights_state", []),
@@ -54,9 +55,11 @@ class Methods(LightMethods, BodyMethods):
 
     def get_sensor_token(self, stream: int) -> list:
         """Where a stream is; its client is awaited from now on."""
+        if not isinstance(stream, int) or not 0 <= stream <= 0xFFFFFFFF:
+            raise ServerError(f"a stream has a number of 32 bits, not {str(stream)[:80]}")
         if stream == WORLD_STREAM or any(a.stream == stream for a in self._episode.actors.values()):
-            self._streams.expect(int(stream))
-        return [token_of(int(stream), self._server.stream_port)]
+            self._streams.expect(stream)
+        return [token_of(stream, self._server.stream_port)]
 
     def get_episode_settings(self) -> list:
         """EpisodeSettings."""
@@ -93,17 +96,17 @@ class Methods(LightMethods, BodyMethods):
 
     def spawn_actor(self, description: list, transform: list) -> list:
         """A new actor."""
-        actor = self._episode.spawn(str(description[1]), list(description[2]), pose_of(transform))
+        actor = self._episode.spawn(str(description[1]), attributes_of(description[2]), pose_of(transform))
         return actor.message(self._server.stream_port)
 
     def spawn_actor_with_parent(self, description: list, transform: list, parent: int, attachment: int = 0, bone: str = "") -> list:
         """A new actor that goes with `parent`; every kind of attachment is rigid."""
-        actor = self._episode.spawn(str(description[1]), list(description[2]), pose_of(transform), int(parent))
+        actor = self._episode.spawn(str(description[1]), attributes_of(description[2]), pose_of(transform), int(parent))
         return actor.message(self._server.stream_port)
 
     def get_actors_by_id(self, ids: list) -> list:
         """Those that exist."""
-        return [self._episode.actors[k].message(self._server.stream_port) for k in ids if k in self._episode.actors]
+        return [self._episode.actors[k].message(self._server.stream_port) for k in dict.fromkeys(ids) if k in self._episode.actors]
 
     def get_actor_bounding_box(self, actor_id: int) -> list:
         """In the actor's frame; an empty box for an actor that has gone."""
@@ -166,16 +169,25 @@ class Methods(LightMethods, BodyMethods):
 
     def add_traffic_manager_running(self, where: list) -> bool:
         """A client's Traffic Manager listens at [ip, port]."""
-        if where[1] in self._managers:
+        address, port = str(where[0])[:256], int(where[1])
+        if not 0 <= port <= 65535:
+            raise ServerError(f"{port} is not a port")
+        if port in self._managers:
             return False
-        if len(self._managers) > 1000:
-            raise ServerError("more than 1000 Traffic Managers")
-        self._managers[int(where[1])] = [str(where[0]), int(where[1])]
+        self._managers[port] = [address, port]
         return True
 
     def destroy_traffic_manager(self, port: int) -> bool:
         """It has gone."""
         return self._managers.pop(port, None) is not None
+
+
+def attributes_of(value: list) -> list[list]:
+    """[name, type, value] of each attribute of a description, as they go to all clients. Raises ServerError on more or longer ones than any blueprint's."""
+    found = [[str(name), int(kind), str(text)] for name, kind, text in value[: MOST_ATTRIBUTES + 1]]
+    if len(found) > MOST_ATTRIBUTES or any(len(name) + len(text) > LONGEST_ATTRIBUTE or not 0 <= kind <= 255 for name, kind, text in found):
+        raise ServerError(f"at most {MOST_ATTRIBUTES} attributes, of {LONGEST_ATTRIBUTE} letters each, make a blueprint")
+    return found
 
 
 def table(server: Any) -> dict[str, Callable[..., Any]]:

@@ -6,7 +6,9 @@ The file is a stream of msgpack arrays: ["drive-carla-recording", 1, map], then 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +16,7 @@ import msgpack
 
 from drive.simulators.carla_server.layouts import ServerError
 
+LOG = logging.getLogger("drive.carla_server")
 MAGIC = "drive-carla-recording"
 LONGEST = 1 << 30  # bytes of a file that is read back
 
@@ -52,14 +55,20 @@ class Recorder:
 
     def write(self, *what: Any) -> None:
         """One entry, if a file is open."""
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             self._file.write(bytes(self._packer.pack(list(what)) or b""))
+        except OSError as error:
+            LOG.warning("the recording %s ends here (%s)", self._file.name, error.strerror)
+            self.stop()
 
     def stop(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):  # of a full disk: what was written stands
+                file.close()
 
     def entries(self, name: str) -> list[list]:
         """Of a recording. Raises ServerError where it is none; an unfinished last entry is left out."""

@@ -13,7 +13,10 @@ from drive.simulators.carla_server.layouts import ServerError
 
 LOG = logging.getLogger("drive.carla_server")
 MESSAGE = 128 << 20  # bytes of the longest message: OpenDRIVE files are uploaded whole
-ITEMS = 1 << 20  # of the longest array: garbage may announce billions, and memory is taken before they come
+PLAIN = 4 << 20  # bytes of the longest that is not one long text: an empty array has 1 byte on the wire and 64 in memory
+TEXT = (0xC5, 0xC6, 0xDA, 0xDB)  # first bytes of a long text
+MOST_PARAMETERS = 16
+LONGEST_TEXT = 1000  # of an error: it may quote what the client sent
 SHAPE_ERRORS = (TypeError, IndexError, ValueError, KeyError, OverflowError, AttributeError)  # of arguments that are not what they should be
 Handler = Callable[..., Any]
 
@@ -30,16 +33,11 @@ class RpcConnection(asyncio.Protocol):
 
     def __init__(self, methods: dict[str, Handler], ready: Callable[[], bool], unknown: set[str], open_: set[RpcConnection]) -> None:
         self._methods, self._ready, self._unknown, self._open = methods, ready, unknown, open_
-        self._unpacker = msgpack.Unpacker(
-            raw=False,
-            strict_map_key=False,
-            unicode_errors="replace",
-            max_buffer_size=MESSAGE,
-            max_array_len=ITEMS,
-            max_map_len=ITEMS,
-        )
+        self._ends = msgpack.Unpacker(max_buffer_size=MESSAGE)  # finds the ends of messages and makes nothing of them
+        self._buffer, self._taken = bytearray(), 0  # what has come of messages that are not answered; bytes of those that are
         self._packer = msgpack.Packer(use_bin_type=True)
         self._held: list | None = None
+        self._full = False
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -56,10 +54,22 @@ class RpcConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Part of a message, or several."""
         try:
-            self._unpacker.feed(data)
-            self._work()
-        except (msgpack.exceptions.UnpackException, ValueError, RecursionError) as error:
+            self._ends.feed(data)
+        except (msgpack.exceptions.UnpackException, ValueError) as error:
             self._refuse(f"not msgpack: {error or type(error).__name__}")
+            return
+        self._buffer += data
+        self._go_on()
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers: nothing more is read from it, so that they do not fill the memory."""
+        self._full = True
+        self._pause()
+
+    def resume_writing(self) -> None:
+        """It has read them."""
+        self._full = False
+        self._go_on()
 
     def close(self) -> None:
         """Send the client away."""
@@ -70,17 +80,44 @@ class RpcConnection(asyncio.Protocol):
         LOG.warning("a client was sent away (%s)", why)
         self.close()
 
-    def _work(self) -> None:
-        while self._held is None and self._transport is not None:
+    def _pause(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def _message(self) -> Any:
+        """The next message. Memory is taken for what has come, not for what is announced: an array may announce billions of items.
+
+        Raises msgpack.OutOfData where it is not whole, ValueError or UnpackException where it is none.
+        """
+        self._ends.skip()
+        end = self._ends.tell() - self._taken
+        self._taken += end
+        whole = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        if end > PLAIN and not _is_text(whole):
+            raise ValueError(f"{end} bytes, and no text that is as long")
+        return msgpack.unpackb(whole, raw=False, strict_map_key=False, unicode_errors="replace")
+
+    def _go_on(self) -> None:
+        """Answer what has come, until this client has to wait or has sent no more."""
+        while self._held is None and not self._full and self._transport is not None:
             try:
-                message = self._unpacker.unpack()
+                message = self._message()
             except msgpack.OutOfData:
+                if len(self._buffer) > MESSAGE:
+                    self._refuse(f"a message of more than {MESSAGE} bytes")
+                else:
+                    self._transport.resume_reading()
+                return
+            except (msgpack.exceptions.UnpackException, ValueError, RecursionError) as error:
+                self._refuse(f"not msgpack: {error or type(error).__name__}")
                 return
             if not _is_request(message):
                 self._refuse("not a request")
                 return
             if message[2] == "tick_cue" and not self._ready():
                 self._held = message
+                self._pause()
                 asyncio.get_running_loop().call_later(0.001, self._retry)
                 return
             self._answer(message)
@@ -93,32 +130,53 @@ class RpcConnection(asyncio.Protocol):
             return
         message, self._held = self._held, None
         self._answer(message)
-        self.data_received(b"")
+        self._go_on()
 
     def _answer(self, message: list) -> None:
         _, number, name, params = message
         error, result = self._call(name, params[1:])
         if self._transport is not None:
-            self._transport.write(self._packer.pack([1, number, error, result]))
+            self._transport.write(bytes(self._packer.pack([1, number, error, result]) or b""))
 
     def _call(self, name: str, arguments: list) -> tuple[Any, Any]:
         """(error, result) as they go on the wire."""
         handler = self._methods.get(name)
         if handler is None:
+            name = name[:80]
             if name not in self._unknown and len(self._unknown) < 1000:
                 self._unknown.add(name)
-                LOG.warning("clients ask for %r, which this server does not have", name[:80])
-            return f"unknown method {name[:80]}", None
+                LOG.warning("clients ask for %r, which this server does not have", name)
+            return f"unknown method {name}", None
         try:
             value = handler(*arguments)
         except ServerError as error:
-            return None, [[0, [str(error)]]]
+            return None, [[0, [str(error)[:LONGEST_TEXT]]]]
         except SHAPE_ERRORS as error:
-            LOG.warning("%s was called with arguments of a wrong shape (%s: %s)", name, type(error).__name__, error)
+            LOG.warning("%s was called with arguments of a wrong shape (%s: %s)", name, type(error).__name__, str(error)[:LONGEST_TEXT])
             return f"{name}: arguments of a wrong shape", None
+        except Exception:  # a fault of this server: it is told, and the other clients go on
+            LOG.exception("%s failed", name)
+            return f"{name}: the server failed", None
         if isinstance(value, Bare):
             return None, value.value
         return None, [[False]] if value is None else [[1, value]]
+
+
+def _is_text(message: bytes) -> bool:
+    """Whether a long request is so for its long texts: no other of its parameters has more than PLAIN bytes."""
+    parts = msgpack.Unpacker(max_buffer_size=len(message))
+    parts.feed(message)
+    if parts.read_array_header() != 4:
+        return False
+    for _ in range(3):
+        parts.skip()
+    count = parts.read_array_header()
+    for _ in range(min(count, MOST_PARAMETERS)):
+        start = parts.tell()
+        parts.skip()
+        if parts.tell() - start > PLAIN and message[start] not in TEXT:
+            return False
+    return count <= MOST_PARAMETERS
 
 
 def _is_request(message: Any) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from drive.core.errors import DriveError
 from drive.simulators.carla_server.episode import SETTINGS, Counters, Episode
-from drive.simulators.carla_server.layouts import ServerError
+from drive.simulators.carla_server.layouts import ServerError, numbers
 from drive.simulators.carla_server.methods import table
 from drive.simulators.carla_server.recorder import Recorder
 from drive.simulators.carla_server.rpc import RpcConnection
@@ -22,6 +22,7 @@ from drive.simulators.carla_server.warm import warm_up
 
 LOG = logging.getLogger("drive.carla_server")
 LONGEST, SHORTEST, PACE = 0.5, 1e-3, 0.05  # s of a tick at most and at least; s between ticks of a server that runs by itself
+FINEST = 1e-4  # s of a tick that a client asks for
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class CarlaServer:
         self.episode.settings[2] = [True, PACE] if config.synchronous else [False]
         self.port = self.stream_port = 0
         self._unknown: set[str] = set()
+        self._fault = ""  # of the last tick that failed without a client
         self._clients: set[RpcConnection] = set()
         self._servers: list[asyncio.Server] = []
         self._last = time.monotonic()
@@ -71,13 +73,7 @@ class CarlaServer:
 
     def set_settings(self, value: list) -> int:
         """New settings of the episode; the present frame. Raises ServerError where they make no sense."""
-        settings = [*value, *SETTINGS[len(value) :]]
-        delta = settings[2]
-        if not isinstance(settings[0], bool) or not isinstance(delta, list) or (delta[0] and not 0.0 <= float(delta[1]) <= LONGEST):
-            raise ServerError(f"fixed_delta_seconds is between 0 and {LONGEST} s, and synchronous_mode true or false")
-        if delta[0] and float(delta[1]) == 0.0:
-            settings[2] = [False]
-        self.episode.settings = settings
+        self.episode.settings = checked_settings(value)
         return self.episode.frame
 
     def tick(self) -> int:
@@ -116,9 +112,18 @@ class CarlaServer:
             while True:
                 await asyncio.sleep(self.episode.fixed_delta or PACE)
                 if not self.episode.synchronous and self.streams.ready():
-                    self.tick()
+                    self._tick_alone()
         finally:
             self.close()
+
+    def _tick_alone(self) -> None:
+        """One frame of a world that no client waits for; a fault in it is told once and does not end the server."""
+        try:
+            self.tick()
+        except Exception as error:
+            if str(error) != self._fault:
+                self._fault = str(error)
+                LOG.exception("a tick failed")
 
     def close(self) -> None:
         """Close both ports and send everybody away."""
@@ -129,6 +134,24 @@ class CarlaServer:
             client.close()
         self.streams.close()
         self._servers = []
+
+
+def checked_settings(value: list) -> list:
+    """EpisodeSettings as they are told to all clients. Raises ServerError where they make no sense."""
+    settings: list = []
+    for given, usual in zip([*value, *SETTINGS[len(value) :]], SETTINGS):
+        if isinstance(usual, list):
+            wanted = numbers(given[1:], 1)[0] if given[0] else 0.0
+            if wanted and not FINEST <= wanted <= LONGEST:
+                raise ServerError(f"fixed_delta_seconds is between {FINEST:g} and {LONGEST:g} s, or 0 for none; got {wanted:g}")
+            settings.append([True, wanted] if wanted else [False])
+        elif isinstance(usual, bool):
+            if not isinstance(given, bool):
+                raise ServerError(f"an episode setting must be true or false, and is {str(given)[:80]}")
+            settings.append(given)
+        else:
+            settings.append(type(usual)(numbers([given], 1)[0]))
+    return settings
 
 
 def serve(config: ServerConfig, started=None) -> None:
