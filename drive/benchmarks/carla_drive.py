@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from drive.metrics.carla_scores import Rule, record_of
 from drive.metrics.carla_signs import StopSign, TrafficLight
 from drive.planners.route_follower import RouteFollower
 from drive.simulators.carla_route_plan import plan_route
-from drive.simulators.carla_routes import CarlaRoute
+from drive.simulators.carla_routes import CarlaRoute, WeatherPoint
 from drive.simulators.carla_session import Session
 from drive.simulators.carla_simulator import PLAN_S, CarlaSimulator
 from drive.simulators.carla_town import ClientTown
@@ -86,7 +86,7 @@ def drive_route(
     gone = False
     try:
         recording = _Recording(simulator, town, path, company, config)
-        why, plan_seconds = _drive(simulator, planner, recording, company, config)
+        why, plan_seconds = _drive(simulator, planner, recording, company, route, config)
     except RuntimeError:  # of the carla client
         gone = True
         raise
@@ -179,6 +179,24 @@ class _Recording:
         return Surroundings(LaneIndex(town.road_map.lanes.values()), None, lights, signs)
 
 
+def weather_at(points: Sequence[WeatherPoint], percent: float) -> dict[str, float]:
+    """carla.WeatherParameters by name at a share of the route, between the points that are told; empty where none is."""
+    at = [point.percentage for point in points]
+    names = {name for point in points for name in point.values}
+    return {name: float(np.interp(percent, at, [point.values.get(name, 0.0) for point in points])) for name in sorted(names)}
+
+
+def set_weather(session: Session, points: Sequence[WeatherPoint], percent: float) -> None:
+    """Give the world the weather of that share of the route; one that the file leaves open stays as it is."""
+    if not points:
+        return
+    weather = session.world.get_weather()
+    for name, value in weather_at(points, percent).items():
+        if hasattr(weather, name):
+            setattr(weather, name, value)
+    session.world.set_weather(weather)
+
+
 class Chooser:
     """Whose plan the car follows next: the run-up's, the creep's or the planner's. Asked once for each PLAN_S seconds."""
 
@@ -212,11 +230,12 @@ class Chooser:
         return plan, latency
 
 
-def _drive(simulator: CarlaSimulator, planner: Any, recording: _Recording, company: Any, config: DriveConfig) -> tuple[str, float]:
+def _drive(simulator: CarlaSimulator, planner: Any, recording: _Recording, company: Any, route: CarlaRoute, config: DriveConfig) -> tuple[str, float]:
     """Why it ended, where the planner was to blame, else ""; mean seconds of a plan."""
     over = recording.tick()
     chooser = Chooser(simulator, planner, recording.town, config)
     while not over:
+        set_weather(simulator.session, route.weather, recording.watch.percent)
         plan, latency = chooser.next()
         if plan.trajectory is None:
             return plan.reasoning or plan.status.value, chooser.mean_seconds
