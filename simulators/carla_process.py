@@ -30,10 +30,12 @@ class ServerProcess:
         """Start it and wait until it listens. Raises DriveError with what it said where it does not come up."""
         handle, name = tempfile.mkstemp(prefix="drive-carla-", suffix=".log")
         self._log = Path(name)
-        code = "import sys; from drive.cli import main; sys.exit(main(sys.argv[1:]))"
+        # it reads a pipe that ends with us, so that it does not outlive a parent that was killed
+        follow = "threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()"
+        code = f"import os, sys, threading; {follow}; from drive.cli import main; sys.exit(main(sys.argv[1:]))"
         command = [sys.executable, "-c", code, "serve", "carla", *self._options]
         with os.fdopen(handle, "w") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.PIPE)
         until = time.monotonic() + START_S
         while time.monotonic() < until and self._process.poll() is None:
             said = self._log.read_text(errors="replace")

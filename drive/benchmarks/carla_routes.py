@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -23,7 +24,6 @@ from drive.benchmarks.carla_drive import DriveConfig, DrivenRoute, drive_route, 
 from drive.benchmarks.carla_results import write_results
 from drive.core.errors import DataError, DriveError
 from drive.core.files import atomic_write_text
-from drive.core.workers import end_with_parent
 from drive.metrics.carla_records import Failure, RouteRecord, record_from_json
 from drive.simulators.carla_process import ServerProcess
 from drive.simulators.carla_routes import CarlaRoute
@@ -134,9 +134,13 @@ class _Driver:
         """Leave the server; end it if it is ours."""
         if self._session is not None and (self._server is None or self._server.alive):
             self._session.close()
+        self.stop_server()
+        self._session = self._server = None
+
+    def stop_server(self) -> None:
+        """End the server if it is ours."""
         if self._server is not None:
             self._server.stop()
-        self._session = self._server = None
 
 
 _driver: _Driver | None = None
@@ -144,8 +148,18 @@ _driver: _Driver | None = None
 
 def _start(*args: Any) -> None:
     global _driver
-    end_with_parent()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _driver = _Driver(*args)
+
+
+def _end_with_parent() -> None:
+    """As `drive.core.workers.end_with_parent`, the server first: nobody else would end it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        if _driver is not None:
+            _driver.stop_server()
+        os._exit(1)
 
 
 def _work(route: CarlaRoute, path: Path, digest: str) -> str:

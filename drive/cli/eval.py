@@ -77,7 +77,7 @@ def addressed(argv: list[str]) -> list[str]:
             out.append(text)
             continue
         host, colon, port = text.removeprefix("carla://").rstrip("/").rpartition(":")
-        if not colon or not port.isdigit() or not host:
+        if not colon or not port.isdigit() or not 0 < int(port) < 65536 or not host:
             raise ConfigError(f"{text}: give host and port, as in carla://127.0.0.1:2000")
         if not any(other.startswith("benchmark=") for other in argv):
             out.append("benchmark=carla_routes")

@@ -31,6 +31,7 @@ from drive.simulators.carla_server.vehicle_model import (
 Array = NDArray[np.float64]
 Ground = Callable[[Array, Array, Array], Array]  # x, y (N,) in CARLA's frame and about which z, to z (N,) m
 STATES, CONTROLS = 9, 5
+FASTEST = 1000.0  # m/s, rad/s: beyond it the drag of one tick would throw a car to infinity
 TABLES = ("state", "control", "params", "free", "solid", "heavy", "cruise", "push", "half", "offset", "records")
 
 
@@ -159,6 +160,7 @@ class Vehicles:
         held = np.isfinite(self.cruise[:, 0])
         if held.any():
             self.state[held, VX], self.state[held, VY] = self.cruise[held, 0], self.cruise[held, 1]
+        np.clip(self.state[:, VX : YAW_RATE + 1], -FASTEST, FASTEST, out=self.state[:, VX : YAW_RATE + 1])
         step_cars(self.state, self.control, self.params, self.free, dt)
         if held.any():
             self.state[held, VX], self.state[held, VY] = self.cruise[held, 0], self.cruise[held, 1]
