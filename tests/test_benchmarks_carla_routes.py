@@ -176,11 +176,7 @@ def test_a_missing_town_lowers_the_coverage(usual, tmp_path):
 
 @pytest.mark.parametrize("text", ["carla://", "carla://here", "carla://here:", "carla://:2000", "carla://here:port", "carla://here:2000/x"])
 def test_addresses_that_are_none(text):
-<<<<<<< HEAD
-    with pytest.raises(ConfigError, match="carla://127\\.0\\.0\\.1:2000"):
-=======
     with pytest.raises(ConfigError, match=r"carla://127\.0\.0\.1:2000"):
->>>>>>> s6_sf
         addressed([text])
 
 
