@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from drive.core.errors import DataError
 from drive.core.quaternion import heading, rotation_matrix
 from drive.core.roadmap import RoadMap
-from drive.core.types import AgentType, Tracks
+from drive.core.types import AgentType
 from drive.datasets.av2_cameras import EXTRINSICS, INTRINSICS, calibration, images
 from drive.datasets.av2_map import build_road_map, read_map
+from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.logged import Entry, Inspection, split_of_path, walk
 from drive.datasets.logs import Log
-from drive.datasets.motion import DT, central_velocity, driven, ego_motion
+from drive.datasets.motion import DT, driven, ego_motion
 
 Array = NDArray[np.float64]
 EGO_SIZE = (4.877, 1.852, 1.476)  # m, Ford Fusion, Argoverse's car
@@ -138,23 +139,22 @@ def _ego_at(path: Path, stamps: NDArray[np.int64]) -> tuple[Array, Array]:
     return rotation_matrix(_stacked(rows, QUATERNION)[order][near]), _stacked(rows, POSITION)[order][near]
 
 
-def _agents(path: Path, rows: dict[str, Any], stamps: NDArray[np.int64], turn: Array, place: Array, origin: Array) -> Tracks:
+def _agents(path: Path, rows: dict[str, Any], stamps: NDArray[np.int64], turn: Array, place: Array, origin: Array) -> BoxTracks:
     keep = np.asarray(rows["category"]) != EGO
     step = np.searchsorted(stamps, np.asarray(rows["timestamp_ns"])[keep])
     tokens, row = np.unique(np.asarray(rows["track_uuid"], str)[keep], return_inverse=True)
     size = _stacked(rows, SIZE)[keep]
     if (size <= 0.0).any():
         raise DataError(f"{path}: row {int(np.flatnonzero((_stacked(rows, SIZE) <= 0.0).any(axis=1))[0])} is a box without a size")
-    centre = np.einsum("nij,nj->ni", turn[step], _stacked(rows, POSITION)[keep]) + place[step]
-    facing = heading(turn[step] @ rotation_matrix(_stacked(rows, QUATERNION)[keep]))
-    poses, valid = np.zeros((len(tokens), len(stamps), 3)), np.zeros((len(tokens), len(stamps)), bool)
-    poses[row, step] = np.column_stack([centre[:, :2] - origin, facing])
-    valid[row, step] = True
-    kinds = np.asarray(rows["category"], str)[keep]
+    turns = turn[step]
+    centre = np.einsum("nij,nj->ni", turns, _stacked(rows, POSITION)[keep]) + place[step]
+    poses = np.column_stack([centre[:, :2] - origin, heading(turns @ rotation_matrix(_stacked(rows, QUATERNION)[keep]))])
+    kinds = np.asarray(rows["category"])[keep]
     order = np.lexsort((step, row))  # size and kind are those of the first box: what is drawn must not come from later ones
     first = order[np.unique(row[order], return_index=True)[1]]
     types = np.array([KINDS.get(str(kinds[i]), AgentType.GENERIC_OBJECT) for i in first], np.int64)
-    return Tracks(tuple(str(t) for t in tokens), types, size[first], poses, central_velocity(poses[..., :2], valid), valid)
+    last = len(row) - 1 - np.unique((row * len(stamps) + step)[::-1], return_index=True)[1]  # of two boxes of one track in one frame
+    return BoxTracks.moving(tuple(str(t) for t in tokens), types, size[first], step[last], row[last], poses[last], DT)
 
 
 def _map_file(folder: Path) -> Path:

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from drive.core.errors import DataError
 from drive.core.quaternion import heading
-from drive.core.types import AgentType, Tracks
+from drive.core.types import AgentType
+from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.logged import Entry, Inspection, split_of_path, walk
 from drive.datasets.logs import Log
-from drive.datasets.motion import DT, central_velocity, driven, ego_motion
+from drive.datasets.motion import DT, driven, ego_motion
 from drive.datasets.zarr_files import Records, attributes
 
 Array = NDArray[np.float64]
@@ -122,7 +123,7 @@ def _labels(path: Path) -> tuple[str, ...]:
     return tuple(str(name).removeprefix("PERCEPTION_LABEL_") for name in named)
 
 
-def _agents(records: Records, frames: NDArray, origin: Array, labels: tuple[str, ...]) -> Tracks:
+def _agents(records: Records, frames: NDArray, origin: Array, labels: tuple[str, ...]) -> BoxTracks:
     rows, step = _inner(records, frames, "agent_index_interval")
     first = int(frames["agent_index_interval"][0, 0])
     for field in ("centroid", "extent", "yaw", "label_probabilities"):
@@ -137,14 +138,12 @@ def _agents(records: Records, frames: NDArray, origin: Array, labels: tuple[str,
     steps = len(frames)
     if len(np.unique(row * steps + step)) != len(rows):
         raise DataError(f"{records.folder}: a track has two boxes in one frame of the scene that starts at record {first}")
-    poses, valid = np.zeros((len(tokens), steps, 3)), np.zeros((len(tokens), steps), bool)
-    poses[row, step] = np.column_stack([rows["centroid"] - origin, rows["yaw"]])
-    valid[row, step] = True
+    poses = np.column_stack([rows["centroid"] - origin, rows["yaw"]])
     first_seen = np.unique(row, return_index=True)[1]  # rows are in order of time
     label = rows["label_probabilities"][first_seen].argmax(axis=1)
     types = np.array([KINDS.get(labels[k], AgentType.GENERIC_OBJECT) for k in label], np.int64)
     sizes = np.asarray(rows["extent"][first_seen], np.float64)
-    return Tracks(tuple(str(t) for t in tokens), types, sizes, poses, central_velocity(poses[..., :2], valid), valid)
+    return BoxTracks.moving(tuple(str(t) for t in tokens), types, sizes, step, row, poses, DT)
 
 
 def _faces(records: Records, frames: NDArray) -> tuple[tuple[str, ...], ...]:

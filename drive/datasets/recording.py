@@ -20,9 +20,9 @@ from drive.core.files import atomic_write_bytes, atomic_write_text
 from drive.core.roadmap import RoadMap
 from drive.core.types import Camera, Command, EgoState, EgoTrack, Tracks
 from drive.datasets import arrow_log
+from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.convert import CARD, INDEX, LOGS, CacheReader, end_line, record_of
 from drive.datasets.logs import ImageRef, Log
-from drive.datasets.motion import central_velocity
 
 IMAGES = "images"
 
@@ -120,7 +120,7 @@ class LogRecorder:
             commands=tuple(self._commands),
         )
 
-    def _tracks(self, origin: NDArray[np.float64]) -> Tracks:
+    def _tracks(self, origin: NDArray[np.float64]) -> Tracks | BoxTracks:
         """The agents of all steps, by id; sizes and types as first seen, velocities from positions."""
         rows: dict[str, int] = {}
         first: list[tuple[int, NDArray[np.float64]]] = []
@@ -129,14 +129,11 @@ class LogRecorder:
                 if agents.ids[k] not in rows:
                     rows[agents.ids[k]] = len(rows)
                     first.append((int(agents.types[k]), agents.size[k]))
-        steps = len(self._agents)
         if not rows:
-            return Tracks.empty(steps)
-        poses, valid = np.zeros((len(rows), steps, 3)), np.zeros((len(rows), steps), bool)
-        for step, agents in enumerate(self._agents):
-            there = np.flatnonzero(agents.valid[:, 0])
-            at = [rows[agents.ids[k]] for k in there]
-            poses[at, step] = agents.poses_world[there, 0] - [*origin, 0.0]
-            valid[at, step] = True
-        velocity = central_velocity(poses[..., :2], valid, self.dt)
-        return Tracks(tuple(rows), np.array([kind for kind, _ in first], np.int64), np.stack([size for _, size in first]), poses, velocity, valid)
+            return Tracks.empty(len(self._agents))
+        there = [np.flatnonzero(agents.valid[:, 0]) for agents in self._agents]
+        row = np.array([rows[agents.ids[k]] for agents, seen in zip(self._agents, there) for k in seen], np.int64)
+        step = np.repeat(np.arange(len(there)), [len(seen) for seen in there])
+        poses = np.concatenate([agents.poses_world[seen, 0] for agents, seen in zip(self._agents, there)]) - [*origin, 0.0]
+        types, size = np.array([kind for kind, _ in first], np.int64), np.stack([size for _, size in first])
+        return BoxTracks.moving(tuple(rows), types, size, step, row, poses, self.dt)
