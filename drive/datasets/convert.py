@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -35,7 +38,7 @@ WAITING = "not converted yet, the conversion was stopped: run it again"
 INDEX, LOGS, CARD, LOCK = "index.jsonl", "logs", "cache.json", ".lock"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One line of the index."""
 
@@ -85,24 +88,31 @@ def _fresh(record: Record, root: Path, out: Path) -> bool:
     return there and _stamp((root / name for name, _, _ in record.stamp), root) == record.stamp
 
 
-def _records(out: Path) -> dict[tuple[str, str], Record]:
-    """The index by (path, key), the last line of each; a torn last line is dropped. Raises DataError on any other line."""
-    path = out / INDEX
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    found = {}
-    for number, line in enumerate(lines, 1):
-        if not line:
+def _lines(file: TextIO, path: Path) -> Iterator[Record]:
+    """The lines of an index; a torn last one is dropped. Raises DataError on any other that is no record."""
+    file.seek(0)
+    for number, line in enumerate(file, 1):
+        if line == "\n":
             continue
         try:
             record = Record(**json.loads(line))
         except (ValueError, TypeError) as error:
-            if number == len(lines):  # the process was killed while it wrote this line
-                break
+            if not line.endswith("\n"):  # the process was killed while it wrote this line
+                return
             raise DataError(f"{path}: line {number} is no record of a converted log ({error}): delete it, its log is converted again") from error
-        found[record.path, record.key] = record
-    return found
+        yield record
+
+
+def _records(out: Path) -> Iterator[Record]:
+    """The last line of each log in the index, one at a time: a set of half a million logs would fill the memory. Raises DataError as `_lines`."""
+    path = out / INDEX
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        last = {(sys.intern(record.path), record.key): number for number, record in enumerate(_lines(file, path))}
+        for number, record in enumerate(_lines(file, path)):
+            if last.get((record.path, record.key)) == number:
+                yield record
 
 
 def convert(
@@ -127,31 +137,34 @@ def convert(
             other = [f"{key} {there.get(key)}, not {value}" for key, value in card.items() if there.get(key) != value]
             raise DataError(f"{out} holds converted logs of another source, folder or settings ({'; '.join(other)}): give another out=")
         (out / LOGS).mkdir(exist_ok=True)
-        known = _records(out)
-        entries = {(os.path.relpath(e.path, root), e.key): e for e in reader.find(root) if split is None or e.split in ("", split)}
+        entries = {(_relative(e.path, root), e.key): e for e in reader.find(root) if split is None or e.split in ("", split)}
         if not entries:
             raise DataError(f"{root} has no log of {reader.name}{f' of the split {split!r}' if split else ''}")
         atomic_write_text(out / CARD, json.dumps(card))
-        todo = {name: entry for name, entry in entries.items() if name not in known or not _fresh(known[name], root, out)}
+        fresh = {name for record in _records(out) if (name := (record.path, record.key)) in entries and _fresh(record, root, out)}
+        todo = [entry for name, entry in entries.items() if name not in fresh]
         faults, partly = [], []
         with (out / INDEX).open("a+", encoding="utf-8") as index:
             end_line(index)
-            waiting = [_unread(entry, name[0], WAITING) for name, entry in todo.items()]
-            index.write("".join(json.dumps(asdict(record)) + "\n" for record in waiting))
-            done = _converted(reader, list(todo.values()), root, out, workers)
+            index.writelines(_line(_unread(entry, _relative(entry.path, root), WAITING)) for entry in todo)
+            done = _converted(reader, todo, root, out, workers)
             for record in tqdm(done, total=len(todo), desc=f"converting {reader.name}", disable=not progress, dynamic_ncols=True):
                 faults += [record.fault] if record.fault else []
                 partly += record.faults
-                index.write(json.dumps(asdict(record)) + "\n")
+                index.write(_line(record))
                 index.flush()
                 os.fsync(index.fileno())
-        kept = [record for name, record in _records(out).items() if name in entries or (split is not None and record.split not in ("", split))]
-        atomic_write_text(out / INDEX, "".join(json.dumps(asdict(record)) + "\n" for record in kept))
-        named = {f"{record.digest}{arrow_log.SUFFIX}" for record in kept}
+        named, size, text = set(), 0, BytesIO()
+        for record in _records(out):
+            if (record.path, record.key) in entries or (split is not None and record.split not in ("", split)):
+                text.write(_line(record).encode())
+                named.add(f"{record.digest}{arrow_log.SUFFIX}")
+                size += record.bytes
+        atomic_write_bytes(out / INDEX, text.getvalue())
         for path in (out / LOGS).glob("*"):  # of logs that changed since or are gone, and what a killed worker left
             if path.name not in named:
                 path.unlink()
-    return Conversion(len(todo) - len(faults), len(entries) - len(todo), sum(record.bytes for record in kept), tuple(faults), tuple(partly))
+    return Conversion(len(todo) - len(faults), len(entries) - len(todo), size, tuple(faults), tuple(partly))
 
 
 @contextmanager
@@ -171,15 +184,26 @@ def _alone(out: Path) -> Iterator[None]:
 def end_line(index: Any) -> None:
     """Cut a torn last line off, so that the next one starts on its own."""
     index.seek(0)
-    text = index.read()
-    if text and not text.endswith("\n"):
-        index.truncate(len(text[: text.rfind("\n") + 1].encode()))
+    whole, line = 0, "\n"
+    for line in index:
+        whole += len(line.encode()) if line.endswith("\n") else 0
+    if not line.endswith("\n"):
+        index.truncate(whole)
     index.seek(0, os.SEEK_END)
+
+
+@lru_cache(maxsize=4096)  # the records of a file share its name
+def _relative(path: Path, root: Path) -> str:
+    return os.path.relpath(path, root)
+
+
+def _line(record: Record) -> str:
+    return json.dumps(asdict(record)) + "\n"
 
 
 def _convert_one(reader: Reader, entry: Entry, root: Path, out: Path) -> Record:
     """The line of a log; with a fault where it cannot be read."""
-    path = os.path.relpath(entry.path, root)
+    path = _relative(entry.path, root)
     try:
         log = reader.read(entry)
         content = arrow_log.pack(log, root)
@@ -251,7 +275,7 @@ class CacheReader:
         """The logs of the index. Raises DataError where `root` is no cache."""
         if not (root / INDEX).is_file():
             raise DataError(f"{root} holds no {INDEX}: it is no folder of `drive data convert`")
-        records = sorted(_records(root).values(), key=lambda record: record.log_id)
+        records = sorted(_records(root), key=lambda record: record.log_id)
         return [_entry(record, root) for record in records]
 
     def read(self, entry: Entry) -> Log:
@@ -287,5 +311,5 @@ def inspect(path: Path) -> Inspection:
         read += 1
         steps += log.steps
         scenes += len(Outline.of(log).chosen(0.5, True)[0])
-    size = sum(record.bytes for record in _records(path).values())
+    size = sum(record.bytes for record in _records(path))
     return Inspection("converted logs", path, {"logs": read, "steps": steps, "scenes": scenes, "MB": round(size / 1e6, 1)}, tuple(faults))
