@@ -142,7 +142,9 @@ def _ego_at(path: Path, stamps: NDArray[np.int64]) -> tuple[Array, Array]:
 def _agents(path: Path, rows: dict[str, Any], stamps: NDArray[np.int64], turn: Array, place: Array, origin: Array) -> BoxTracks:
     keep = np.asarray(rows["category"]) != EGO
     step = np.searchsorted(stamps, np.asarray(rows["timestamp_ns"])[keep])
-    tokens, row = np.unique(np.asarray(rows["track_uuid"], str)[keep], return_inverse=True)
+    names = [str(name) for name in rows["track_uuid"][keep]]
+    tokens = {name: index for index, name in enumerate(sorted(set(names)))}
+    row = np.array([tokens[name] for name in names], np.int64)
     size = _stacked(rows, SIZE)[keep]
     if (size <= 0.0).any():
         raise DataError(f"{path}: row {int(np.flatnonzero((_stacked(rows, SIZE) <= 0.0).any(axis=1))[0])} is a box without a size")
@@ -154,7 +156,7 @@ def _agents(path: Path, rows: dict[str, Any], stamps: NDArray[np.int64], turn: A
     first = order[np.unique(row[order], return_index=True)[1]]
     types = np.array([KINDS.get(str(kinds[i]), AgentType.GENERIC_OBJECT) for i in first], np.int64)
     last = len(row) - 1 - np.unique((row * len(stamps) + step)[::-1], return_index=True)[1]  # of two boxes of one track in one frame
-    return BoxTracks.moving(tuple(str(t) for t in tokens), types, size[first], step[last], row[last], poses[last], DT)
+    return BoxTracks.moving(tuple(tokens), types, size[first], step[last], row[last], poses[last], DT)
 
 
 def _map_file(folder: Path) -> Path:

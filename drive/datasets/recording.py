@@ -50,7 +50,9 @@ class LogRecorder:
         self.out, self.log_id, self.source, self.split, self.dt = Path(out), log_id, source, split, dt
         self.ego_size, self.cameras, self.road_map = ego_size, cameras, road_map
         self._egos: list[EgoState] = []
-        self._agents: list[Tracks] = []
+        self._rows: dict[str, int] = {}  # of the agents seen, by id
+        self._first: list[tuple[int, NDArray[np.float64]]] = []  # type and size of each, as first seen
+        self._boxes: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []  # rows and poses of each step
         self._commands: list[Command] = []
         self.card = {"format": arrow_log.FORMAT, "source": "recordings", "root": ".", "settings": {}}
         if (self.out / CARD).is_file() and json.loads((self.out / CARD).read_text(encoding="utf-8")) != self.card:
@@ -68,7 +70,12 @@ class LogRecorder:
             Image.fromarray(image).save(buffer, "PNG", compress_level=1)
             atomic_write_bytes(self._image(camera, len(self._egos)), buffer.getvalue())
         self._egos.append(ego)
-        self._agents.append(agents)
+        seen = np.flatnonzero(agents.valid[:, 0])
+        for k in seen:
+            if agents.ids[k] not in self._rows:
+                self._rows[agents.ids[k]] = len(self._rows)
+                self._first.append((int(agents.types[k]), agents.size[k].copy()))
+        self._boxes.append((np.array([self._rows[agents.ids[k]] for k in seen], np.int64), agents.poses_world[seen, 0]))
         self._commands.append(command)
 
     def _image(self, camera: Camera, step: int) -> Path:
@@ -122,18 +129,9 @@ class LogRecorder:
 
     def _tracks(self, origin: NDArray[np.float64]) -> Tracks | BoxTracks:
         """The agents of all steps, by id; sizes and types as first seen, velocities from positions."""
-        rows: dict[str, int] = {}
-        first: list[tuple[int, NDArray[np.float64]]] = []
-        for agents in self._agents:
-            for k in np.flatnonzero(agents.valid[:, 0]):
-                if agents.ids[k] not in rows:
-                    rows[agents.ids[k]] = len(rows)
-                    first.append((int(agents.types[k]), agents.size[k]))
-        if not rows:
-            return Tracks.empty(len(self._agents))
-        there = [np.flatnonzero(agents.valid[:, 0]) for agents in self._agents]
-        row = np.array([rows[agents.ids[k]] for agents, seen in zip(self._agents, there) for k in seen], np.int64)
-        step = np.repeat(np.arange(len(there)), [len(seen) for seen in there])
-        poses = np.concatenate([agents.poses_world[seen, 0] for agents, seen in zip(self._agents, there)]) - [*origin, 0.0]
-        types, size = np.array([kind for kind, _ in first], np.int64), np.stack([size for _, size in first])
-        return BoxTracks.moving(tuple(rows), types, size, step, row, poses, self.dt)
+        if not self._rows:
+            return Tracks.empty(len(self._boxes))
+        step = np.repeat(np.arange(len(self._boxes)), [len(rows) for rows, _ in self._boxes])
+        row, poses = np.concatenate([rows for rows, _ in self._boxes]), np.concatenate([poses for _, poses in self._boxes]) - [*origin, 0.0]
+        types, size = np.array([kind for kind, _ in self._first], np.int64), np.stack([size for _, size in self._first])
+        return BoxTracks.moving(tuple(self._rows), types, size, step, row, poses, self.dt)
