@@ -22,7 +22,7 @@ from drive.datasets import tfrecord
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 AGENTS, SEEN = 60, 200  # of a long log: agents at a time, steps that each is seen for
 BUSY = 250  # tracks of a Waymo scenario
-FEATURES = 1500  # lanes, and as many lines and edges, of a large map
+LANES = 400  # of a large map, each with two lines and two edges
 
 
 def _lives(steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,14 +116,15 @@ def _named(data: bytes, count: int) -> Iterator[bytes]:
 
 
 def _large_map() -> list:
-    """Parallel lanes of 60 points, with a line and an edge each."""
+    """Parallel lanes of 60 points, with two lines and two edges each."""
     import waymo_files as w
 
     metres, out = np.arange(0.0, 30.0, 0.5), []
-    for k in range(FEATURES):
-        along, left = 40.0 * (k // 50), 8.0 * (k % 50)
-        out += [w.lane(3 * k + 1, w.at(metres + along, left)), [(1, 3 * k + 2), (4, [(1, 1), *w.points(2, w.at(metres + along, left + 1.8))])]]
-        out.append([(1, 3 * k + 3), (5, [(1, 1), *w.points(2, w.at(metres + along, left - 3.0))])])
+    for k in range(LANES):
+        along, left, key = metres + 40.0 * (k // 50), 8.0 * (k % 50), 5 * k
+        out.append(w.lane(key, w.at(along, left)))
+        out += [[(1, key + 1 + side), (4, [(1, 1), *w.points(2, w.at(along, left + (1.8, -1.8)[side]))])] for side in range(2)]
+        out += [[(1, key + 3 + side), (5, [(1, 1), *w.points(2, w.at(along, left + (3.0, -3.0)[side]))])] for side in range(2)]
     return out
 
 
