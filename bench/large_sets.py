@@ -22,7 +22,7 @@ from drive.datasets import tfrecord
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 AGENTS, SEEN = 60, 200  # of a long log: agents at a time, steps that each is seen for
 BUSY = 250  # tracks of a Waymo scenario
-LANES = 400  # of a large map, each with two lines and two edges
+LANES = 250  # of a large map, each with two lines and two edges
 
 
 def _lives(steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -264,10 +264,10 @@ def write_scenarionet_long(root: Path, seconds: int) -> int:
 
 
 def write_l5kit(root: Path, scenes: int) -> int:
-    """One zarr of scenes of 24 frames and 80 agents; its chunks of agents are links to one file, on the disk once."""
+    """One zarr of scenes of 248 frames and 80 agents; its chunks of agents are links to one file, on the disk once."""
     import l5kit_files as z
 
-    frames, agents = 24, 80
+    frames, agents = 248, 80
     folder, each = root / "validate.zarr", frames * agents
     one = np.zeros(each, np.dtype(z.DTYPES["agents"]))
     track = np.tile(np.arange(agents), frames)
@@ -278,11 +278,11 @@ def write_l5kit(root: Path, scenes: int) -> int:
     (folder / "agents" / ".zarray").write_text(json.dumps({**meta, "shape": [each * scenes]}))
     for k in range(1, scenes):
         os.link(folder / "agents" / "0", folder / "agents" / str(k))
-    number = np.arange(frames * scenes)
-    rows = np.zeros(len(number), np.dtype(z.DTYPES["frames"]))
+    rows = np.zeros(frames * scenes, np.dtype(z.DTYPES["frames"]))
+    number = np.arange(len(rows))
     rows["timestamp"] = 10**18 + number * 100_000_000
     rows["agent_index_interval"] = np.column_stack([number, number + 1]) * agents
-    rows["ego_translation"], rows["ego_rotation"] = np.column_stack([z.X + 0.6 * (number % frames), np.full(len(number), z.Y), np.zeros(len(number))]), np.eye(3)
+    rows["ego_translation"][:, 0], rows["ego_rotation"] = z.X + 0.6 * (number % frames), np.eye(3)
     whole = np.zeros(scenes, np.dtype(z.DTYPES["scenes"]))
     whole["frame_index_interval"] = np.column_stack([np.arange(scenes), np.arange(1, scenes + 1)]) * frames
     z.write(folder, {"frames": rows, "scenes": whole, "traffic_light_faces": np.zeros(0, np.dtype(z.DTYPES["traffic_light_faces"]))}, chunk=10_000)
