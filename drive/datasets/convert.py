@@ -248,11 +248,15 @@ class CacheReader:
         self.images = None if images is None else Path(images)
 
     def find(self, root: Path) -> list[Entry]:
-        """The logs of the index. Raises DataError where `root` is no cache."""
+        """The logs of the index, and those files that it does not name, which `read` tells. Raises DataError where `root` is no cache."""
         if not (root / INDEX).is_file():
             raise DataError(f"{root} holds no {INDEX}: it is no folder of `drive data convert`")
         records = sorted(_records(root).values(), key=lambda record: record.log_id)
-        return [_entry(record, root) for record in records]
+        named = {f"{record.digest}{arrow_log.SUFFIX}" for record in records}
+        strays = sorted(path for path in (root / LOGS).glob(f"*{arrow_log.SUFFIX}") if path.name not in named)
+        strays = strays[sum(record.fault.endswith(WAITING) for record in records) :]  # a conversion writes a file before its line
+        lost = [Entry("", path, "", f"{root / INDEX} is cut off or damaged: it does not name {path.name}; run the conversion again") for path in strays]
+        return [*(_entry(record, root) for record in records), *lost]
 
     def read(self, entry: Entry) -> Log:
         """One log, mapped into memory. Raises DataError, naming the file, and for a log that could not be converted."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from drive.core.errors import DataError
 from drive.core.quaternion import heading, rotation_matrix
+from drive.datasets import sanity
 
 Array = NDArray[np.float64]
 MAGIC = b"SQLite format 3\0"
@@ -123,6 +124,8 @@ def read_frames(connection: sqlite3.Connection, path: Path) -> Frames:
     values = numbers(path, "the ego pose of step", [poses[row[2]] for row in kept], POSE)
     if (still := ~values[:, 2:6].any(axis=1)).any():
         raise DataError(f"{path}: the quaternion of the ego pose of step {int(still.argmax())} is 0")
+    if (at := sanity.not_unit(values[:, 2:6])) >= 0:
+        raise DataError(f"{path}: the quaternion of the ego pose of step {at} is not of length 1: the file is damaged, fetch it again")
     return Frames(
         stamps=stamps[::stride],
         tokens=tuple(row[1] for row in kept),
