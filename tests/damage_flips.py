@@ -30,13 +30,13 @@ def places(source: Source, root: Path, pattern: str, count: int, seed: int) -> l
     return found
 
 
-def flipped(source: Source, root: Path, pattern: str, count: int, before: Outcome, seed: int = 0) -> dict[tuple[str, int, int], Fate]:
+def flipped(source: Source, root: Path, pattern: str, count: int, before: Outcome, seed: int = 0) -> list[Fate]:
     """What became of each of `count` flips in the files of `pattern` of a set written below `root`, one at a time."""
-    fates = {}
+    fates = []
     for path, at, bits in places(source, root, pattern, count, seed):
         flip(path, at, bits)
         try:
-            fates[path.name, at, bits] = judge(source, before, outcome(source, root), shared=pattern in source.shared)
+            fates.append(judge(source, before, outcome(source, root), shared=pattern in source.shared))
         finally:
             flip(path, at, bits)
     return fates
@@ -51,7 +51,7 @@ def main() -> None:
             source.write(root)
             before = outcome(source, root)
             for pattern in (*source.own, *source.records, *source.shared):
-                found = Counter(flipped(source, root, pattern, count, before).values())
+                found = Counter(flipped(source, root, pattern, count, before))
                 total = sum(found.values())
                 print(f"{source.name:24s} {pattern:48s} " + "  ".join(f"{fate.value} {found[fate]} of {total}" for fate in Fate), flush=True)
 
