@@ -47,6 +47,12 @@ def told(source: Source, root: Path, before: Outcome, names: tuple[str, ...], sh
     return after
 
 
+def cut(content: bytes, kind: str) -> bytes:
+    """The start of a file; never up to the end of a record, where nothing tells that others followed."""
+    share = CUTS[kind]
+    return content[: min(int(share * len(content)) + bool(share), len(content) - 1)]
+
+
 def whole_log(source: Source, before: Outcome, after: Outcome) -> None:
     """One fault, which costs the damaged log and counts all of it."""
     lost = [key for key in before.scenes if key.startswith(source.hurt)]
@@ -70,7 +76,7 @@ def test_a_file_of_one_log_that_is_cut_off_or_gone_costs_that_log_alone(undamage
     source, root, before = undamaged
 
     def change(path, content):
-        path.unlink() if kind == "gone" else path.write_bytes(content[: min(int(CUTS[kind] * len(content)), len(content) - 1)])
+        path.unlink() if kind == "gone" else path.write_bytes(cut(content, kind))
 
     cells = 0
     for path in damage_each(files_of(source, root, source.own), change):
@@ -86,7 +92,7 @@ def test_a_file_of_records_that_is_cut_off_loses_what_is_behind_the_cut(undamage
     source, root, before = undamaged
 
     def change(path, content):
-        path.write_bytes(content[: min(int(CUTS[kind] * len(content)), len(content) - 1)])
+        path.write_bytes(cut(content, kind))
 
     for path in damage_each(files_of(source, root, source.records), change):
         if (source.name, kind, path.name) not in CANNOT:
@@ -98,7 +104,7 @@ def test_a_file_of_all_logs_that_is_cut_off_or_gone_is_told(undamaged, kind):
     source, root, before = undamaged
 
     def change(path, content):
-        path.unlink() if kind == "gone" else path.write_bytes(content[: min(int(CUTS[kind] * len(content)), len(content) - 1)])
+        path.unlink() if kind == "gone" else path.write_bytes(cut(content, kind))
 
     for path in damage_each(files_of(source, root, source.shared), change):
         if (source.name, kind, path.name) not in CANNOT:
@@ -120,7 +126,8 @@ def test_an_image_that_is_gone_or_torn_costs_the_scenes_that_show_it(undamaged, 
     if not source.images:
         assert source.cameras or (source.name, "image") in CANNOT
         return
-    path = sorted(root.glob(source.images))[-1 if source.name == "nuscenes" else len(list(root.glob(source.images))) // 3]
+    found = sorted(root.glob(source.images), key=lambda image: (len(image.name), image.name))
+    path = found[20 if len(found) >= 80 else len(found) // 3]  # of 80 images at 10 Hz every fifth is shown
 
     def change(path, content):
         path.unlink() if kind == "gone" else path.write_bytes(content[: int(CUTS[kind] * len(content))])
@@ -152,9 +159,11 @@ def test_a_table_short_and_nan_are_told_by_file_and_record(undamaged, name):
         return  # the log itself counts it: NOTED's own test
     assert judge(source, before, after, case.shared) is Fate.TOLD
     lines = [after.refused] if after.refused else list(after.faults)
-    assert len(lines) == 1 and all(word in lines[0] for word in case.words) and len(lines[0]) < 500, lines
-    if not after.refused and not case.partly:
-        whole_log(source, before, after) if source.own else None
+    assert all(word in lines[0] for word in case.words) and len(lines[0]) < 500, lines
+    if case.partly:  # a lost frame of a segment has a second line: how many scenarios stand beside it
+        assert len(lines) == 1 or (len(lines) == 2 and "beside missing frames" in lines[1]), lines
+    elif not after.refused:
+        whole_log(source, before, after)
 
 
 @pytest.mark.parametrize(("source", "name"), NOTED)

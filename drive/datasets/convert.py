@@ -90,7 +90,7 @@ def _records(out: Path) -> dict[tuple[str, str], Record]:
     path = out / INDEX
     if not path.is_file():
         return {}
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")  # bytes: a damaged line may be no text
     found = {}
     for number, line in enumerate(lines, 1):
         if not line:
@@ -267,7 +267,10 @@ class CacheReader:
             images = self.images or card.parent / json.loads(card.read_text(encoding="utf-8"))["root"]  # an absolute root replaces the parent
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{card} is missing or no card of a cache ({error}): convert again") from error
-        return arrow_log.read(entry.path, images)
+        log = arrow_log.read(entry.path, images)
+        if entry.outline != Outline.of(log) or entry.log_id != log.log_id or entry.split != log.split:
+            raise DataError(f"{card.parent / INDEX}: the line of log {entry.log_id} is damaged, it is not what {entry.path.name} holds: convert again")
+        return log
 
 
 def _entry(record: Record, root: Path) -> Entry:

@@ -34,11 +34,15 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that cannot write. Raises DataError, naming the file, where it is no SQLite file, and for any error of SQLite's inside."""
     try:
         with path.open("rb") as file:
-            magic = file.read(len(MAGIC))
+            header = file.read(100)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
-    if magic != MAGIC:
+    if header[: len(MAGIC)] != MAGIC or len(header) < 100:
         raise DataError(f"{path} is no SQLite file, or its first page is damaged: fetch it again")
+    page, count = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")  # www.sqlite.org/fileformat.html, 1.3
+    size = path.stat().st_size
+    if header[24:28] == header[92:96] and size != (65536 if page == 1 else page) * count:  # else the count is none that can be trusted
+        raise DataError(f"{path} is cut off or damaged: it has {size} bytes, its header tells {count} pages of {page}; fetch it again")
     connection = None
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)

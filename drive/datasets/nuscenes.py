@@ -249,8 +249,8 @@ class NuScenesDataset(LogDataset):
     def __init__(self, root: str | Path, split: str, version: str = "v1.0-trainval", camera: str = "", drivelm: str | Path = "") -> None:
         """Reads the tables and every scene of `split`, of which val and test both are nuScenes' val; raises and counts as `LogDataset` does."""
         split = "test" if split == "val" else split  # nuScenes' val is what papers test on
-        self.camera, self.drivelm = camera, _digest(drivelm)
         reader = NuScenesReader(version, camera, drivelm, split)
+        self.camera, self.drivelm = camera, _digest(drivelm)
         super().__init__(reader, root, split, DT, short_futures=True)
         self.tables = reader.tables
 

@@ -88,9 +88,10 @@ def open_entry(entry: Entry) -> tuple[tfrecord.Record, Message]:
 
 
 def peeked(path: Path, count: int | None = None) -> list[tuple[tfrecord.Record, Message | None]]:
-    """The first `count` records of a file, as messages on the mapped file of which no more is loaded than is asked for; None for faulty ones."""
-    found = list(islice(tfrecord.records(path), count))
-    data = np.memmap(path, np.uint8, "r") if found else np.zeros(0, np.uint8)
+    """The first `count` records of a file, as messages on the mapped file of which no more is loaded than is asked for; None for faulty ones,
+    and for the one that an empty file stands for, so that its loss is told."""
+    found = list(islice(tfrecord.records(path), count)) or [tfrecord.Record(path, 0, 0, 0, "the file is empty")]
+    data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
     return [(r, None if r.fault else Message(data, r.where, r.data_offset, r.data_offset + r.length)) for r in found]
 
 
