@@ -83,7 +83,7 @@ def _lost_state(which: int) -> Callable[[list], list]:
     return change
 
 
-def _example(**changes: Callable[[np.ndarray], Any]) -> Callable[[Path], Any]:
+def _example(**changes: Callable[[np.ndarray], Any] | None) -> Callable[[Path], Any]:
     """The second tf.Example with features changed in place, or left out where the change is None."""
 
     def damage(root: Path) -> None:

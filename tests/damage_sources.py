@@ -90,8 +90,7 @@ def digest(value, decimals=None, into=None) -> str:
     elif isinstance(value, RoadMap):
         digest([value.name, value.lanes, value.polygons], decimals, into)
     elif isinstance(value, np.ndarray):
-        rounded = decimals is not None and value.dtype.kind == "f"
-        into.update((np.round(value, decimals) + 0.0).tobytes() if rounded else value.tobytes())
+        into.update(value.tobytes() if decimals is None or value.dtype.kind != "f" else (np.round(value, decimals) + 0.0).tobytes())
     elif isinstance(value, tuple | list):
         for item in value:
             digest(item, decimals, into)

@@ -6,6 +6,7 @@ column short, NaN of the ego and of an agent. CANNOT holds the cells that do not
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,9 +185,9 @@ def test_every_cell_is_tested_or_has_its_reason():
 # ---- what no drive can hold
 
 
-def drive(poses=None, **changes) -> Log:
+def drive(poses: Any = None, **changes) -> Log:
     """A log of 20 steps at 6 m/s, an agent 10 m ahead."""
-    poses = np.column_stack([0.6 * np.arange(20), np.zeros((20, 2))]) if poses is None else poses
+    poses = bent(0, 0, 0.0) if poses is None else poses
     ego = EgoTrack(poses, np.tile([6.0, 0.0], (20, 1)), np.zeros((20, 2)), np.zeros(20))
     agent = Tracks(("car",), np.array([AgentType.VEHICLE]), np.array([[4.5, 1.9, 1.6]]), (poses + [10.0, 0.0, 0.0])[None], np.zeros((1, 20, 2)), np.ones((1, 20), bool))
     return Log(**{"log_id": "x", "source": "test", "split": "val", "files": (Path("f.db"),), "dt": 0.1, "ego": ego, "ego_size": (5.0, 2.0, 1.5), "agents": agent,

@@ -42,7 +42,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     page, count = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")  # www.sqlite.org/fileformat.html, 1.3
     size = path.stat().st_size
     if header[24:28] == header[92:96] and size != (65536 if page == 1 else page) * count:  # else the count is none that can be trusted
-        raise DataError(f"{path} is cut off or damaged: it has {size} bytes, its header tells {count} pages of {page}; fetch it again")
+        raise DataError(f"{path} cannot be read: it has {size} bytes, its header tells {count} pages of {page}; it is cut off or damaged, fetch it again")
     connection = None
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)

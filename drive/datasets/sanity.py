@@ -7,7 +7,7 @@ fast, boxes of 24.5 m), because a bound that a real log breaks costs more than a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,7 +33,7 @@ BOXES_AT_ONCE = 100_000  # of a long log, whose boxes are looked at part by part
 def check_log(log: Log) -> None:
     """Raises DataError, naming the log's first file and the record, where a Log holds what no drive can."""
     where = f"{log.files[0] if log.files else log.source}: log {log.log_id}"
-    times = np.arange(log.steps) * log.dt if log.times is None else np.asarray(log.times)
+    times = np.array([log.time(step) for step in range(log.steps)])
     check_drive(where, log.ego.poses_world, times)
     _check_motion(where, log.ego)
     if not all(0.0 < side <= LARGE for side in log.ego_size):
@@ -43,8 +43,8 @@ def check_log(log: Log) -> None:
         _check_camera(where, camera)
 
 
-def _first(bad: NDArray[np.bool_]) -> int:
-    """The first row at fault, -1 where there is none."""
+def _first(bad: Any) -> int:
+    """The first True of (N,), -1 where there is none."""
     return int(bad.argmax()) if bad.any() else -1
 
 
