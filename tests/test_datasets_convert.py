@@ -183,7 +183,8 @@ def test_a_torn_index_is_mended_and_a_wrong_one_told(logs, tmp_path):
     convert(ScenarioNetReader(), logs, tmp_path, progress=False)
     lines = (tmp_path / INDEX).read_text().splitlines(keepends=True)
     (tmp_path / INDEX).write_text("".join(lines[:2]) + lines[2][:40])
-    assert len(CacheReader().find(tmp_path)) == 2
+    torn = LogDataset(CacheReader(), tmp_path, "val")
+    assert len(torn) == 22 and torn.expected == 33 and "index.jsonl is cut off or damaged" in torn.faults[0]
     assert convert(ScenarioNetReader(), logs, tmp_path, progress=False).converted == 1
     assert len(LogDataset(CacheReader(), tmp_path, "val")) == 33
     (tmp_path / INDEX).write_text("nonsense\n" + "".join(lines))

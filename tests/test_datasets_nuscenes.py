@@ -238,6 +238,8 @@ def test_a_short_scene_counts_nothing_in_training_and_the_can_bus_is_part_of_the
     content = tables(("scene-0061", "scene-0553", "scene-0103"))
     next(r for r in content["scene"] if r["name"] == "scene-0553")["nbr_samples"] = 5
     next(r for r in content["sample"] if r["token"] == "scene-0553-4")["next"] = ""
+    for instance in content["instance"]:
+        instance["nbr_annotations"] = 5 if instance["token"].startswith("scene-0553") else SAMPLES
     data = NuScenesDataset(write(tmp_path, content), "train", VERSION)
     assert len(data) == data.expected == SAMPLES - 10
     before = data.fingerprint

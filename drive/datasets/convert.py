@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -88,16 +88,16 @@ def _fresh(record: Record, root: Path, out: Path) -> bool:
     return there and _stamp((root / name for name, _, _ in record.stamp), root) == record.stamp
 
 
-def _lines(file: TextIO, path: Path) -> Iterator[Record]:
+def _lines(file: BinaryIO, path: Path) -> Iterator[Record]:
     """The lines of an index; a torn last one is dropped. Raises DataError on any other that is no record."""
     file.seek(0)
-    for number, line in enumerate(file, 1):
-        if line == "\n":
+    for number, line in enumerate(file, 1):  # bytes: a damaged line may be no text
+        if line == b"\n":
             continue
         try:
             record = Record(**json.loads(line))
         except (ValueError, TypeError) as error:
-            if not line.endswith("\n"):  # the process was killed while it wrote this line
+            if not line.endswith(b"\n"):  # the process was killed while it wrote this line
                 return
             raise DataError(f"{path}: line {number} is no record of a converted log ({error}): delete it, its log is converted again") from error
         yield record
@@ -108,7 +108,7 @@ def _records(out: Path) -> Iterator[Record]:
     path = out / INDEX
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         last = {(sys.intern(record.path), record.key): number for number, record in enumerate(_lines(file, path))}
         for number, record in enumerate(_lines(file, path)):
             if last.get((record.path, record.key)) == number:
@@ -187,7 +187,7 @@ def end_line(index: Any) -> None:
     whole, line = 0, "\n"
     for line in index:
         whole += len(line.encode()) if line.endswith("\n") else 0
-    if not line.endswith("\n"):
+    if not line.endswith(b"\n"):
         index.truncate(whole)
     index.seek(0, os.SEEK_END)
 
@@ -246,7 +246,7 @@ def _converted(reader: Reader, entries: list[Entry], root: Path, out: Path, work
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_job: tuple[Reader, Path, Path] | None = None  # of this worker process: a reader may hold tables, which go over once
+_job: tuple[Reader, Path, Path] | None = None  # of this worker process: a reader may hold what it found, which goes over once
 
 
 def _start_worker(reader: Reader, root: Path, out: Path) -> None:
@@ -272,11 +272,19 @@ class CacheReader:
         self.images = None if images is None else Path(images)
 
     def find(self, root: Path) -> list[Entry]:
-        """The logs of the index. Raises DataError where `root` is no cache."""
+        """The logs of the index, and those files that it does not name, which `read` tells. Raises DataError where `root` is no cache."""
         if not (root / INDEX).is_file():
             raise DataError(f"{root} holds no {INDEX}: it is no folder of `drive data convert`")
-        records = sorted(_records(root), key=lambda record: record.log_id)
-        return [_entry(record, root) for record in records]
+        named: set[str] = set()
+        entries, waiting = [], 0
+        for record in sorted(_records(root), key=lambda record: record.log_id):
+            named.add(f"{record.digest}{arrow_log.SUFFIX}")
+            waiting += record.fault.endswith(WAITING)
+            entries.append(_entry(record, root))
+        strays = sorted(path for path in (root / LOGS).glob(f"*{arrow_log.SUFFIX}") if path.name not in named)
+        strays = strays[waiting:]  # a conversion writes a file before its line
+        lost = [Entry("", path, "", f"{root / INDEX} is cut off or damaged: it does not name {path.name}; run the conversion again") for path in strays]
+        return [*entries, *lost]
 
     def read(self, entry: Entry) -> Log:
         """One log, mapped into memory. Raises DataError, naming the file, and for a log that could not be converted."""
@@ -287,7 +295,10 @@ class CacheReader:
             images = self.images or card.parent / json.loads(card.read_text(encoding="utf-8"))["root"]  # an absolute root replaces the parent
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{card} is missing or no card of a cache ({error}): convert again") from error
-        return arrow_log.read(entry.path, images)
+        log = arrow_log.read(entry.path, images)
+        if entry.outline != Outline.of(log) or entry.log_id != log.log_id or entry.split != log.split:
+            raise DataError(f"{card.parent / INDEX}: the line of log {entry.log_id} is damaged, it is not what {entry.path.name} holds: convert again")
+        return log
 
 
 def _entry(record: Record, root: Path) -> Entry:

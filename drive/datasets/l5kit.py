@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from drive.core.errors import DataError
 from drive.core.quaternion import heading
 from drive.core.types import AgentType
+from drive.datasets import sanity
 from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.logged import Entry, Inspection, split_of_path, walk
 from drive.datasets.logs import Log
@@ -75,6 +76,11 @@ def read_log(path: Path, arrays: dict[str, Records], scene: int, split: str) -> 
     if not np.isfinite(frames["ego_translation"]).all() or not np.isfinite(frames["ego_rotation"]).all():
         bad = ~(np.isfinite(frames["ego_translation"]).all(axis=1) & np.isfinite(frames["ego_rotation"]).all(axis=(1, 2)))
         raise DataError(f"{path / 'frames'}: the ego pose of record {first + int(bad.argmax())} has NaN or infinity")
+    turns = frames["ego_rotation"]
+    skew = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2)) > 1e-2
+    if skew.any():
+        raise DataError(f"{path / 'frames'}: the ego rotation of record {first + int(skew.argmax())} is no rotation: the file is damaged, fetch it again")
+    sanity.check_drive(path / "frames", poses, (frames["timestamp"] - frames["timestamp"][0]) * 1e-9)
     origin = np.floor(poses[0, :2])
     poses[:, :2] -= origin
     return Log(
@@ -130,6 +136,9 @@ def _agents(records: Records, frames: NDArray, origin: Array, labels: tuple[str,
         values = np.asarray(rows[field], np.float64).reshape(len(rows), -1)
         if not np.isfinite(values).all():
             raise DataError(f"{records.folder}: {field} of record {first + int((~np.isfinite(values)).any(axis=1).argmax())} is NaN or infinite")
+    odd = ((rows["label_probabilities"] < 0.0) | (rows["label_probabilities"] > 1.0)).any(axis=1)
+    if odd.any():
+        raise DataError(f"{records.folder}: a label probability of record {first + int(odd.argmax())} is not from 0 to 1: the file is damaged, fetch it again")
     if (rows["extent"] <= 0.0).any():
         raise DataError(f"{records.folder}: record {first + int((rows['extent'] <= 0.0).any(axis=1).argmax())} is a box without a size")
     if rows["label_probabilities"].shape[1] != len(labels):

@@ -22,12 +22,13 @@ from drive.core.geometry import wrap_angle
 from drive.core.quaternion import heading, rotation_matrix
 from drive.core.roadmap import RoadMap
 from drive.core.types import Camera, Command, EgoTrack, Lights, LightState, Tracks
+from drive.datasets import sanity
 from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.logged import Entry, Inspection, LogDataset, split_of_path, walk
 from drive.datasets.logs import HISTORY_S, ImageRef, Log
 from drive.datasets.motion import driven
 from drive.datasets.navsim_splits import SceneFilter, read_scene_filter
-from drive.datasets.nuplan import EGO_SIZE, blob_path, breaks_of, make_tracks
+from drive.datasets.nuplan import EGO_SIZE, blob_path, breaks_of, make_tracks, refuse_unknown
 from drive.datasets.nuplan_map import map_file, read_road_map, route_lanes
 from drive.datasets.unpickle import load_plain_pickle
 
@@ -130,6 +131,7 @@ def _boxes(path: Path, k: int, found: Any) -> tuple[Array, Array, list[str], lis
         raise DataError(
             f"{path}: anns of frame {k} hold {len(boxes)} boxes, {len(velocity)} velocities, {len(tracks)} tracks and {len(kinds)} names"
         )
+    refuse_unknown(path, kinds)
     if not np.isfinite(boxes).all() or (boxes[:, 3:6] <= 0.0).any():
         bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 3:6] <= 0.0).any(axis=1)
         raise DataError(f"{path}: box {int(bad.argmax())} of frame {k} has NaN, or no size")
@@ -223,6 +225,8 @@ class NavsimReader:
         quaternions = _array(path, frames, "ego2global_rotation", (4,))
         if (still := ~quaternions.any(axis=1)).any():
             raise DataError(f"{path}: ego2global_rotation of frame {int(still.argmax())} is 0")
+        if (at := sanity.not_unit(quaternions)) >= 0:
+            raise DataError(f"{path}: ego2global_rotation of frame {at} is not of length 1: the file is damaged, fetch it again")
         turns, places = rotation_matrix(quaternions), _array(path, frames, "ego2global_translation", (3,))
         whole = _ego(path, frames, turns, places)
         origin = np.floor(places[0, :2])

@@ -31,6 +31,7 @@ from drive.datasets.logs import HISTORY_S, ImageRef, Log
 from drive.datasets.motion import central_velocity
 from drive.datasets.nuscenes_map import expansion_file, map_around
 from drive.datasets.nuscenes_tables import LIDAR, TABLES, NuScenesTables, SceneRecords, agent_type
+from drive.datasets.sanity import check_drive
 from drive.datasets.splits import NUSCENES_MINI, choose_logs
 
 Array = NDArray[np.float64]
@@ -70,6 +71,7 @@ def read_log(
     scene = tables.scene(token)
     poses = np.stack([tables.flat_pose("ego_pose", tables.get("ego_pose", frame[LIDAR]["ego_pose_token"])) for frame in scene.data])
     stamps = [sample["timestamp"] for sample in scene.samples]
+    check_drive(f"{tables.folder}/ego_pose.json: {scene.name}", poses, np.array(stamps) * 1e-6)
     origin = np.floor(poses[0, :2])
     place = poses[0, :2].copy()
     poses[:, :2] -= origin
@@ -176,7 +178,7 @@ def _can_messages(path: Path) -> tuple[NDArray[np.int64], Array]:
         times = np.array([message["utime"] for message in messages], np.int64)
         values = np.array([[*m["vel"][:2], *m["accel"][:2], m["rotation_rate"][2]] for m in messages], np.float64)
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{path} cannot be read as CAN pose messages ({error!r})") from error
+        raise DataError(f"{path} cannot be read as CAN pose messages ({type(error).__name__}: {error})") from error
     if not len(times) or not np.isfinite(values).all() or (np.diff(times) < 0).any():
         raise DataError(f"{path} holds no message, NaN, or times that run backwards")
     return times, values
@@ -200,6 +202,9 @@ def _agents(tables: NuScenesTables, scene: SceneRecords, origin: Array) -> Track
             row = rows[box.instance]
             poses[row][step] = box.values[:3] - [*origin, 0.0]
             valid[row][step] = True
+    for token, row in rows.items():
+        if int(valid[row].sum()) != (told := tables.get("instance", token)["nbr_annotations"]):
+            raise DataError(f"{tables.folder}/sample_annotation.json: instance {token} of {scene.name} has {int(valid[row].sum())} boxes, instance.json tells {told}")
     if not rows:
         return Tracks.empty(steps)
     pose, mask = np.stack(poses), np.stack(valid)
@@ -244,8 +249,8 @@ class NuScenesDataset(LogDataset):
     def __init__(self, root: str | Path, split: str, version: str = "v1.0-trainval", camera: str = "", drivelm: str | Path = "") -> None:
         """Reads the tables and every scene of `split`, of which val and test both are nuScenes' val; raises and counts as `LogDataset` does."""
         split = "test" if split == "val" else split  # nuScenes' val is what papers test on
-        self.camera, self.drivelm = camera, _digest(drivelm)
         reader = NuScenesReader(version, camera, drivelm, split)
+        self.camera, self.drivelm = camera, _digest(drivelm)
         super().__init__(reader, root, split, DT, short_futures=True)
         self.tables = reader.tables
 

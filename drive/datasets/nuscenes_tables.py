@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from drive.core.errors import DataError
 from drive.core.quaternion import heading, transform
 from drive.core.types import AgentType
+from drive.datasets import sanity
 from drive.datasets.json_stream import json_records
 
 Array = NDArray[np.float64]
@@ -196,6 +197,8 @@ class NuScenesTables:
             raise DataError(f"{self.folder / table}.json: record {record['token']} holds no pose: rotation {turn.shape}, translation {place.shape}")
         if not (np.isfinite(turn).all() and np.isfinite(place).all()) or not turn.any():
             raise DataError(f"{self.folder / table}.json: record {record['token']} has NaN, infinity or no direction in its pose")
+        if sanity.not_unit(turn) >= 0:
+            raise DataError(f"{self.folder / table}.json: record {record['token']} has a quaternion that is not of length 1: the file is damaged, fetch it again")
         return transform(turn, place)
 
     def flat_pose(self, table: str, record: Mapping[str, Any]) -> Array:

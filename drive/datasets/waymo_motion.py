@@ -88,10 +88,13 @@ def open_entry(entry: Entry) -> tuple[tfrecord.Record, Message]:
 
 
 def peeked(path: Path, count: int | None = None) -> Iterator[tuple[tfrecord.Record, Message | None]]:
-    """The first `count` records of a file, as messages of which no more is loaded than is asked for; None for faulty ones.
+    """The first `count` records of a file, as messages of which no more is loaded than is asked for; None for faulty ones, and for the one that an
+    empty file stands for, so that its loss is told.
 
     Each is mapped on its own: the pages of a whole shard would stay in memory.
     """
+    if not path.stat().st_size:
+        yield tfrecord.Record(path, 0, 0, 0, "the file is empty"), None
     for record in islice(tfrecord.records(path), count):
         mapped = not record.fault and record.length
         data = np.memmap(path, np.uint8, "r", record.data_offset, record.length) if mapped else np.zeros(0, np.uint8)
