@@ -407,6 +407,16 @@ def test_a_scene_that_has_gone_to_a_worker_is_read_without_the_tables(tmp_path):
     assert there.agents.ids == here.agents.ids == ("scene-0103-car", "scene-0103-ped") and there.agents.valid.all()
 
 
+def test_tables_may_stand_in_the_root_itself(tmp_path):
+    write(tmp_path, tables(), can_bus=True)
+    plain = NuScenesDataset(tmp_path, "test", VERSION)
+    (tmp_path / "can_bus").rename(tmp_path / VERSION / "can_bus")
+    (tmp_path / VERSION).rename(tmp_path / "mini")
+    (tmp_path / "mini" / VERSION).symlink_to(".")
+    inner = NuScenesDataset(tmp_path / "mini", "test", VERSION)
+    assert inner.ids == plain.ids and inner[4].observation().speed == plain[4].observation().speed == pytest.approx(SPEED + 1.0)
+
+
 def test_a_box_takes_a_few_numbers_in_memory(tmp_path):
     content = tables(NUSCENES_MINI["train"])
     content["sample_annotation"] = [

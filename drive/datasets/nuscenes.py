@@ -65,12 +65,13 @@ def channels_of(camera: str) -> tuple[str, ...]:
 class SceneEntry(Entry):
     """A scene with all that the tables and DriveLM hold of it: whoever reads it, a worker process too, needs nothing of the others."""
 
+    root: Path = field(kw_only=True)  # that the tables' file names start from; `path` is the tables' folder
     records: SceneRecords | str = field(kw_only=True, compare=False, repr=False)  # or what is wrong with them
     language: Mapping[int, tuple[Question, ...]] = field(kw_only=True, compare=False, repr=False)  # by key frame
 
 
-def read_log(scene: SceneRecords, folder: Path, split: str, language: Mapping[int, tuple[Question, ...]]) -> Log:
-    """The scene whose records come from the tables in `folder`; without cameras in them, a front camera is rendered.
+def read_log(scene: SceneRecords, root: Path, folder: Path, split: str, language: Mapping[int, tuple[Question, ...]]) -> Log:
+    """The scene whose records come from the tables in `folder` of the dataset `root`; without cameras in them, a front camera is rendered.
 
     Raises DataError, naming file and record, on a missing image, images of several sizes, and a faulty CAN bus file.
     """
@@ -78,8 +79,8 @@ def read_log(scene: SceneRecords, folder: Path, split: str, language: Mapping[in
     origin = np.floor(poses[0, :2])
     place = poses[0, :2].copy()
     poses[:, :2] -= origin
-    root, steps = folder.parent, len(scene.samples)
-    images = tuple(_images(folder, scene.name, names) for names in scene.filenames)
+    steps = len(scene.samples)
+    images = tuple(_images(root, folder, scene.name, names) for names in scene.filenames)
     if len({(camera.width, camera.height) for camera in scene.cameras}) > 1:
         names = ", ".join(camera.name for camera in scene.cameras)
         raise DataError(f"{folder}/sample_data.json: the images of {names} in {scene.name} are not of one size")
@@ -109,8 +110,8 @@ def read_log(scene: SceneRecords, folder: Path, split: str, language: Mapping[in
     )
 
 
-def _images(folder: Path, scene: str, filenames: Sequence[str]) -> tuple[ImageRef, ...]:
-    files = [_inside(folder, name) for name in filenames]
+def _images(root: Path, folder: Path, scene: str, filenames: Sequence[str]) -> tuple[ImageRef, ...]:
+    files = [_inside(root, folder, name) for name in filenames]
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise DataError(
@@ -120,11 +121,11 @@ def _images(folder: Path, scene: str, filenames: Sequence[str]) -> tuple[ImageRe
     return tuple(ImageRef(file) for file in files)
 
 
-def _inside(folder: Path, filename: str) -> Path:
-    """The path of a file that a table in `folder` names; it stays below the root."""
+def _inside(root: Path, folder: Path, filename: str) -> Path:
+    """The path of a file that a table in `folder` names; it stays below `root`."""
     if Path(filename).is_absolute() or ".." in Path(filename).parts:
         raise DataError(f"{folder}/sample_data.json: the file {filename!r} lies outside of the dataset's folder")
-    return folder.parent / filename
+    return root / filename
 
 
 def _ego(can: Path, poses: Array, stamps: Sequence[int]) -> EgoTrack:
@@ -213,7 +214,7 @@ class NuScenesReader:
         assert isinstance(entry, SceneEntry)  # it is one of `find`
         if isinstance(entry.records, str):
             raise DataError(entry.records)
-        log = read_log(entry.records, entry.path, entry.split, entry.language)
+        log = read_log(entry.records, entry.root, entry.path, entry.split, entry.language)
         return replace(log, absent=(*log.absent, Path(self.drivelm))) if self.drivelm else log
 
 
@@ -221,9 +222,9 @@ def _entry(tables: NuScenesTables, name: str, token: str, split: str, questions:
     try:
         records = tables.scene(token)
     except DataError as error:  # of this scene alone
-        return SceneEntry(name, tables.folder, split, token, records=str(error), language={})
+        return SceneEntry(name, tables.folder, split, token, root=tables.root, records=str(error), language={})
     language = {step: questions[token, sample] for step, sample in enumerate(records.samples) if (token, sample) in questions}
-    return SceneEntry(name, tables.folder, split, token, records=records, language=language)
+    return SceneEntry(name, tables.folder, split, token, root=tables.root, records=records, language=language)
 
 
 class NuScenesDataset(LogDataset):
