@@ -72,7 +72,9 @@ def write_nuscenes(root: Path, scenes: int) -> int:
     }  # fmt: skip
     for name, records in small.items():
         (folder / f"{name}.json").write_text(json.dumps(records, indent=0))
-    rows = {"calibrated_sensor": _calibrated, "sample": _samples, "instance": _instances, "sample_annotation": _boxes, "sample_data": _frames, "ego_pose": _poses}
+    rows = {
+        "calibrated_sensor": _calibrated, "sample": _samples, "instance": _instances, "sample_annotation": _boxes, "sample_data": _frames, "ego_pose": _poses,
+    }  # fmt: skip
     return {name: _write(folder / f"{name}.json", rows_of, scenes) for name, rows_of in rows.items()}["sample_annotation"]
 
 
@@ -202,7 +204,10 @@ def _children(process: str) -> list[str]:
 
 
 def _memory(process: str) -> tuple[float, float]:
-    """MiB that a process holds now, and at most so far (not ru_maxrss, which begins with what its parent held when it was started); 0 where it has ended."""
+    """MiB that a process holds now, and at most so far; 0 where it has ended.
+
+    Not ru_maxrss: that of a child begins with what its parent held when it was started.
+    """
     try:
         lines = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
         return int(lines["VmRSS"].split()[0]) / 1024.0, int(lines["VmHWM"].split()[0]) / 1024.0

@@ -185,7 +185,7 @@ def _agents(boxes: Boxes, steps: int, origin: Array) -> Tracks:
 
 
 class NuScenesReader:
-    """Scenes of one version of the tables. A `Reader`; `find` reads the tables, and its entries hold what they say: the reader itself holds nothing."""
+    """Scenes of one version of the tables. A `Reader`; `find` reads the tables into its entries, the reader itself holds nothing of them."""
 
     name = "nuscenes"
 
