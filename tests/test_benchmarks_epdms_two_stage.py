@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false
 """`drive eval benchmark=epdms_v2_2` on a hand-made navhard: both stages are scored, joined by the mapping, and what is missing is counted."""
 
 import json
@@ -161,7 +162,7 @@ def test_means_run_over_the_rows_that_count():
 
 def test_the_end_of_a_plan_is_where_it_is_after_4_s(navhard):
     scenes = [scene for scene in scenes_of(navhard) if scene.notes["stage"] == 1]
-    poses = np.column_stack([SPEED * 0.5 * np.arange(1, 11), np.zeros((10, 2))])
+    poses = np.column_stack([SPEED * 0.5 * np.arange(1.0, 11.0), np.zeros((10, 2))]).astype(np.float64)
     ends = [Epdms().score(scenes[0], Trajectory(poses[:count], 0.5), 0).detail.end_world for count in (10, 8, 6)]
     np.testing.assert_array_equal(ends[0], ends[1])
     assert np.hypot(*(ends[0] - ends[2])) == pytest.approx(SPEED)

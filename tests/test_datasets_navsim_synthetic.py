@@ -13,7 +13,7 @@ from nuplan_files import av2_log, blocks_of, navsim_frames, write_image, write_m
 
 from drive.core.errors import DataError
 from drive.core.types import LightState
-from drive.datasets.navsim import NavsimDataset, NavsimReader
+from drive.datasets.navsim import NavsimDataset, NavsimReader, inspect
 from drive.datasets.navsim_splits import read_scene_filter
 from drive.datasets.navsim_synthetic import planned_lanes, read_synthetic
 from drive.datasets.select import readable
@@ -104,6 +104,16 @@ def test_without_the_mapping_they_are_missing_and_the_way_out_is_told(made, tmp_
     assert data.fingerprint != again.fingerprint
     plain = NavsimDataset(NavsimReader(made[0] / "maps"), tmp_path / "val", "val")
     assert {scene.log_id for scene in plain} == {"log-a"} and plain.faults == []  # no filter: they are no logs
+
+
+def test_inspect_counts_and_a_cache_leaves_them_out(made, tmp_path):
+    _, frames = made
+    data = navhard(made, tmp_path, second_stage(frames))
+    found = inspect(next((tmp_path / "val" / "synthetic_scene_pickles").iterdir()))
+    assert found.kind == "NAVSIM second-stage scene" and found.counts["token"] == SECOND[0]
+    assert [found.counts[key] for key in ("frames", "later steps", "boxes", "later boxes")] == [4, 8, 8, 16]
+    reader = NavsimReader(made[0] / "maps", scenes=read_scene_filter(tmp_path / "split" / "scene_filter" / "mini.yaml"))
+    assert len(data) == 3 and [entry.log_id for entry in reader.find(tmp_path / "val")] == ["log-a"]  # what a conversion finds
 
 
 def test_the_fingerprint_knows_their_content(made, tmp_path):
@@ -204,13 +214,13 @@ class Thing:
     """Pickled under an admitted name."""
 
     def __init__(self, *args):
-        self.args = args
+        self.args, self.value, self.inner = args, None, None
 
 
 def test_records_are_inert_and_only_those_that_are_named():
     kinds = record_kinds({__name__: ("Thing",)})
     made = Thing()
-    made.value, made.inner = np.arange(3.0), [Thing()]
+    vars(made).update(value=np.arange(3.0), inner=[Thing()])
     found = load_plain_bytes(pickle.dumps(made), "here", kinds)
     assert isinstance(found, Record) and found.kind == "Thing" and type(found.fields["value"]) is np.ndarray
     assert isinstance(found.fields["inner"][0], Record) and not hasattr(found, "value")

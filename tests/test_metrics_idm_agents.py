@@ -11,7 +11,7 @@ from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.core.types import AgentType, Camera, Command, EgoTrack, Lights, LightState, Scenario, Tracks
 from drive.core.vehicle import PACIFICA
 from drive.metrics.epdms import EpdmsScene, score_epdms
-from drive.metrics.idm_agents import ACCELERATION, DECELERATION, IdmTraffic, Traffic, idm_acceleration, nearest_pose
+from drive.metrics.idm_agents import IdmModel, IdmTraffic, Traffic, idm_acceleration, nearest_pose
 from drive.metrics.pdms_scene import PdmScene
 
 FRAMES, PRESENT = 51, 15
@@ -50,7 +50,7 @@ def scene(agents, ego_speed=0.0, road=None, lights=None):
     types = np.array([kind for *_, kind in agents], np.int64)
     size = np.array([CAR if kind == AgentType.VEHICLE else WALKER for kind in types]).reshape(-1, 3)
     ids = tuple(f"a{k}" for k in range(count))
-    ego = EgoTrack(np.column_stack([ego_speed * t, np.zeros((steps, 2))]), np.tile([ego_speed, 0.0], (steps, 1)), np.zeros((steps, 2)), np.zeros(steps))
+    ego = EgoTrack(np.column_stack([ego_speed * t, np.zeros((steps, 2))]).astype(np.float64), np.tile([ego_speed, 0.0], (steps, 1)), np.zeros((steps, 2)), np.zeros(steps))
     road = road or street()
     return Scenario(
         id="street", source="hand", split="test", log_id="street", kind="", dt=0.1, present=PRESENT, road_map=road, route_lane_ids=("0", "1"),
@@ -78,12 +78,18 @@ def speeds(found, agent):
 FAR = driven(0.0, y=60.0)  # an ego in nobody's way
 
 
+def test_the_model_equals_the_expected_values_of_nuplans_own_test():
+    """nuplan-devkit, idm/test/test_idm_policy.py: 3 m/s at 5 m, a lead of 2 m/s at 15 m whose rear half is 5 m long."""
+    found = idm_acceleration(3.0, 15.0 - 5.0 - 5.0, 2.0, 30.0, IdmModel(2.0, 1.5, 0.73, 1.67))
+    assert found == pytest.approx(-1.073366, abs=5e-8) and 3.0 + 0.5 * found == pytest.approx(2.46331699693, abs=5e-8)
+
+
 def test_acceleration_of_the_model():
-    assert idm_acceleration(0.0, 1e9, 0.0, 10.0) == pytest.approx(ACCELERATION)
+    assert idm_acceleration(0.0, 1e9, 0.0, 10.0) == pytest.approx(1.0)
     assert idm_acceleration(10.0, 1e9, 10.0, 10.0) == pytest.approx(0.0, abs=1e-9)
     assert idm_acceleration(5.0, 20.0, 5.0, 10.0) == pytest.approx(1.0 - 0.5**4 - (8.5 / 20.0) ** 2)
     assert idm_acceleration(5.0, 20.0, 3.0, 10.0) == pytest.approx(1.0 - 0.5**4 - ((8.5 + 10.0 / (2.0 * math.sqrt(2.0))) / 20.0) ** 2)
-    assert idm_acceleration(10.0, 0.0, 0.0, 10.0) == -DECELERATION  # the gap is never below 1 m
+    assert idm_acceleration(10.0, 0.0, 0.0, 10.0) == -2.0  # the gap is never below 1 m
 
 
 @pytest.mark.parametrize(("limit", "target"), [(14.0, 14.0), (0.0, 10.0)])
@@ -94,7 +100,7 @@ def test_a_free_road_leads_to_the_limit_of_the_lane_or_else_to_10_m_s(limit, tar
     wanted, v = [], target - 1.0
     for _ in range(40):
         wanted.append(v)
-        v += 0.1 * ACCELERATION * (1.0 - (v / target) ** 4)
+        v += 0.1 * 1.0 * (1.0 - (v / target) ** 4)
     np.testing.assert_allclose(speed, wanted, atol=0.02)  # the lane ends 5 km away
 
 

@@ -220,16 +220,18 @@ class NavsimReader:
         self._drives: dict[str, tuple[Array, RoadMap, Path, Array]] = {}  # poses, map, its file and zero of drives that second-stage scenes share
 
     def find(self, root: Path) -> list[Entry]:
-        """The logs of the filter, or all, in order of path; then the filter's second-stage scenes, which are named by their token."""
+        """The logs of the filter, or all, in order of path."""
         wanted = None if self.scenes is None else set(self.scenes.log_names)
-        paths = [path for path in walk(root, lambda name: name.endswith(".pkl")) if UNUSED not in path.relative_to(root).parts]
-        logs = [path for path in paths if path.parent.name != FOLDER and (wanted is None or path.stem in wanted)]
-        entries = [Entry(path.stem, path, split_of_path(path, "test")) for path in logs]
+        paths = [path for path in _pickles(root) if path.parent.name != FOLDER and (wanted is None or path.stem in wanted)]
+        return [Entry(path.stem, path, split_of_path(path, "test")) for path in paths]
+
+    def find_second_stage(self, root: Path) -> list[Entry]:
+        """The second-stage scenes of the filter, by their token; none where its mapping is not at hand."""
         if self.scenes is None or self.scenes.mapping is None:
-            return entries
+            return []
         tokens = set(self.scenes.synthetic_tokens)
-        found = (_second_stage(path) for path in paths if path.parent.name == FOLDER)
-        return entries + [entry for entry in found if entry.outline is None or entry.log_id in tokens]
+        found = (_second_stage(path) for path in _pickles(root) if path.parent.name == FOLDER)
+        return [entry for entry in found if entry.outline is None or entry.log_id in tokens]
 
     def read(self, entry: Entry) -> Log:
         """One log, with its map where there are maps. Raises DataError, naming file and frame."""
@@ -275,7 +277,7 @@ class NavsimReader:
             agents=_agents(path, [*frames, *later], all_turns, all_places, origin),
             origin=origin,
             make_map=None if road_map is None else lambda: road_map,
-            times=(stamps - zero) * 1e-6,
+            times=(stamps - zero).astype(np.float64) * 1e-6,
             lights=_lights(path, [*frames, *later]),
             cameras=cameras,
             images=images,
@@ -320,6 +322,25 @@ class NavsimReader:
         return road_map, archive, origin
 
 
+class _BothStages:
+    """A reader that finds second-stage scenes beside the logs: a `Reader`. Only NavsimDataset knows that they have no ego after the present."""
+
+    def __init__(self, reader: NavsimReader) -> None:
+        self.name, self._reader = reader.name, reader
+
+    def find(self, root: Path) -> list[Entry]:
+        """The logs, then the second-stage scenes."""
+        return self._reader.find(root) + self._reader.find_second_stage(root)
+
+    def read(self, entry: Entry) -> Log:
+        """As the reader's."""
+        return self._reader.read(entry)
+
+
+def _pickles(root: Path) -> list[Path]:
+    return [path for path in walk(root, lambda name: name.endswith(".pkl")) if UNUSED not in path.relative_to(root).parts]
+
+
 def _second_stage(path: Path) -> Entry:
     """A second-stage scene by its token, which the file alone tells; one that cannot be read by its file's name, as any log at fault."""
     split = split_of_path(path, "test")
@@ -343,7 +364,7 @@ class NavsimDataset(LogDataset):
         self, reader: NavsimReader, root: str | Path, split: str, stride_s: float = STEP_S, splits: Mapping[str, Sequence[str]] | None = None, settings: str = ""
     ) -> None:
         """As LogDataset; scenes of a filter may have less than 5 s of future, as NAVSIM's own have 4 or 5."""
-        super().__init__(reader, root, split, stride_s, reader.scenes is not None, splits, settings)
+        super().__init__(_BothStages(reader), root, split, stride_s, reader.scenes is not None, splits, settings)
         scenes = reader.scenes
         if scenes is not None:
             given = {log_id if isinstance(log := self._logs[log_id], Entry) else log.log.step_notes["token"][step] for log_id, step in self._at}
@@ -375,7 +396,14 @@ def read_filter(path: str) -> SceneFilter | None:
 
 
 def inspect(path: Path) -> Inspection:
-    """Counts of one log pickle. Raises DataError, naming file and frame."""
+    """Counts of one log pickle, or of one second-stage scene. Raises DataError, naming file and frame."""
+    if path.parent.name == FOLDER:
+        scene = read_synthetic(path)
+        found: dict[str, int | float | str] = {
+            "token": scene.token, "log": scene.log_name, "map": scene.city, "frames": len(scene.frames), "later steps": len(scene.later),
+            "boxes": sum(len(frame["anns"]["gt_names"]) for frame in scene.frames), "later boxes": sum(len(step["anns"]["gt_names"]) for step in scene.later),
+        }  # fmt: skip
+        return Inspection("NAVSIM second-stage scene", path, found)
     log = NavsimReader().read(Entry(path.stem, path, "test"))
     frames = read_frames(path)
     cameras = sorted({name for frame in frames for name in frame.get("cams", {})})

@@ -12,12 +12,16 @@ idm_policy.py. Quirks that are part of the published numbers:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from drive.core.geometry import arc_length, box_corners
 from drive.core.roadmap import Lane, Layer, RoadMap
@@ -28,8 +32,6 @@ from drive.metrics.pdms_scene import HORIZON, PdmScene
 
 Array = NDArray[np.float64]
 TARGET_SPEED = 10.0  # m/s, on a lane without a limit
-MIN_GAP, HEADWAY = 1.0, 1.5  # m, s
-ACCELERATION, DECELERATION = 1.0, 2.0  # m/s^2
 EXPONENT = 4
 RADIUS = 100.0  # m around the ego, beyond which a vehicle is dropped
 SNAP = 3.0  # m from the centreline, up to which a vehicle follows it
@@ -45,11 +47,30 @@ class Traffic(str, Enum):
     IDM = "idm"  # its two-stage script, in both stages
 
 
-def idm_acceleration(speed: float, gap: float, lead_speed: float, target: float) -> float:
-    """m/s^2 at `speed`, with a lead `gap` m ahead at `lead_speed`, within -2 and 1 (nuPlan, idm_policy.py)."""
-    wanted = MIN_GAP + speed * HEADWAY + speed * (speed - lead_speed) / (2.0 * np.sqrt(ACCELERATION * DECELERATION))
-    free = 1.0 - (speed / target) ** EXPONENT - (wanted / max(gap, MIN_GAP)) ** 2
-    return float(np.clip(ACCELERATION * free, -DECELERATION, ACCELERATION))
+class IdmModel(NamedTuple):
+    """The Intelligent Driver Model's parameters; NAVSIM's are the defaults."""
+
+    min_gap: float = 1.0  # m
+    headway: float = 1.5  # s
+    acceleration: float = 1.0  # m/s^2, at most
+    deceleration: float = 2.0  # m/s^2, at most
+
+
+MODEL = IdmModel()
+
+
+def idm_acceleration(speed: float, gap: float, lead_speed: float, target: float, model: IdmModel = MODEL) -> float:
+    """m/s^2 at `speed`, with a lead `gap` m ahead at `lead_speed`, within the model's bounds (nuPlan, idm_policy.py)."""
+    wanted = model.min_gap + speed * model.headway + speed * (speed - lead_speed) / (2.0 * math.sqrt(model.acceleration * model.deceleration))
+    free = model.acceleration * (1.0 - (speed / target) ** EXPONENT - (wanted / max(gap, model.min_gap)) ** 2)
+    return min(max(free, -model.deceleration), model.acceleration)
+
+
+def box_area(pose: Array, length: float, width: float) -> BaseGeometry:
+    """The area of a box whose centre is at `pose` (3+,)."""
+    c, n = math.cos(pose[2]), math.sin(pose[2])
+    corners = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]]) * (length / 2.0, width / 2.0) @ np.array([[c, n], [-n, c]]) + pose[:2]
+    return shapely.Polygon(corners)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,33 +86,40 @@ class Rail:
     length: float
     width: float
 
+    @cached_property
     def bounded(self) -> float:
         """Progress within the path."""
-        return float(np.clip(self.progress, 0.0, self.s[-1]))
+        return min(max(self.progress, 0.0), float(self.s[-1]))
 
+    @cached_property
     def pose(self) -> Array:
         """(3,) of the box."""
-        at = self.bounded()
-        return np.array([np.interp(at, self.s, self.points[:, k]) for k in range(3)])
+        return self._at(self.bounded, 3)
 
-    def box(self) -> shapely.Geometry:
+    @cached_property
+    def box(self) -> BaseGeometry:
         """The vehicle's area."""
-        return shapely.Polygon(box_corners(self.pose(), self.length, self.width))
+        return box_area(self.pose, self.length, self.width)
 
-    def ahead(self) -> shapely.Geometry:
+    def ahead(self) -> BaseGeometry:
         """The area that the vehicle will sweep up to the end of its path."""
-        return self._swept(self.bounded(), float(self.s[-1]))
+        return self._swept(self.bounded, float(self.s[-1]))
 
-    def footprint(self) -> shapely.Geometry:
+    def footprint(self) -> BaseGeometry:
         """The vehicle's area and what it will sweep within its time headway."""
-        ends = (self.progress - self.length / 2.0, self.progress + self.length / 2.0 + self.speed * HEADWAY)
-        start, end = np.clip(ends, 0.0, self.s[-1])
-        return shapely.union(self._swept(float(start), float(end)), self.box())
+        last = float(self.s[-1])
+        start, end = self.progress - self.length / 2.0, self.progress + self.length / 2.0 + self.speed * MODEL.headway
+        return shapely.union(self._swept(min(max(start, 0.0), last), min(max(end, 0.0), last)), self.box)
 
-    def _swept(self, start: float, end: float) -> shapely.Geometry:
-        inner = self.points[(self.s > start) & (self.s < end), :2]
-        tips = [[np.interp(at, self.s, self.points[:, k]) for k in (0, 1)] for at in (start, end)]
-        line = np.concatenate([tips[:1], inner, tips[1:]])
+    def _at(self, s: float, columns: int) -> Array:
+        """(columns,) of the path at arc length `s` within it."""
+        i = min(max(int(np.searchsorted(self.s, s, side="right")) - 1, 0), len(self.s) - 2)
+        share = (s - self.s[i]) / (self.s[i + 1] - self.s[i])
+        return self.points[i, :columns] + share * (self.points[i + 1, :columns] - self.points[i, :columns])
+
+    def _swept(self, start: float, end: float) -> BaseGeometry:
+        first, last = np.searchsorted(self.s, start, side="right"), np.searchsorted(self.s, end, side="left")
+        line = np.concatenate([self._at(start, 2)[None], self.points[first:last, :2], self._at(end, 2)[None]])
         if end - start <= 0.0:  # nuPlan takes the path's last segment, or its first
             line = self.points[-2:, :2] if start > 0.0 else self.points[:2, :2]
         return shapely.buffer(shapely.LineString(line), self.width / 2.0, quad_segs=SEGMENTS, cap_style="flat")
@@ -116,7 +144,7 @@ class IdmTraffic:
         """The traffic of a scenario and of the PdmScene that was made from it. Vehicles that appear later in the log never do here."""
         present = scenario.agents.valid[:, scenario.present]
         rows = np.flatnonzero(present & (pdm.agent_types == AgentType.VEHICLE))
-        taken = [shapely.Polygon(box_corners(pdm.initial[:3], PACIFICA.length, PACIFICA.width, PACIFICA.rear_to_center))]
+        taken: list[BaseGeometry] = [shapely.Polygon(box_corners(pdm.initial[:3], PACIFICA.length, PACIFICA.width, PACIFICA.rear_to_center))]
         areas = _LaneAreas(scenario.road_map, pdm.agent_pose[rows, 0, :2])
         rails, parked = [], []
         for row, pose in zip(rows.tolist(), pdm.agent_pose[rows, 0]):
@@ -131,7 +159,7 @@ class IdmTraffic:
                 parked.append(row)
                 continue
             length, width = map(float, pdm.agent_size[row, :2])
-            box = shapely.Polygon(box_corners(snapped, length, width))
+            box = box_area(snapped, length, width)
             if len(lane.centerline) > 2 and not shapely.intersects(taken, box).any():
                 taken.append(box)
                 rails.append(_rail(row, lane, pose[:2], speed, length, width))
@@ -147,43 +175,43 @@ class IdmTraffic:
         valid[:, 0] &= self.present
         valid[pdm.agent_types == AgentType.VEHICLE, 1:] = False
         rails = list(self.rails)
-        prints = [rail.box() for rail in rails]
+        prints = [rail.box for rail in rails]
         for step in range(1, frames):
             rails, prints = _advanced(rails, prints, states[step - 1])
             for rail in rails:
-                poses[rail.row, step], valid[rail.row, step] = rail.pose(), True
-            standing = self._standing([rail.box() for rail in rails])
+                poses[rail.row, step], valid[rail.row, step] = rail.pose, True
+            standing = self._standing([rail.box for rail in rails]) if self.parked else []
             poses[standing, step], valid[standing, step] = poses[standing, 0], True
         return pack_agents(poses, pdm.agent_velocity[:, :frames], valid, pdm.agent_size, pdm.agent_types)
 
-    def _standing(self, boxes: list[shapely.Geometry]) -> list[int]:
+    def _standing(self, boxes: list[BaseGeometry]) -> list[int]:
         """Rows of the parked vehicles that touch none of `boxes`, and none of those before them."""
         rows = []
         for row in self.parked:
-            box = shapely.Polygon(box_corners(self.pdm.agent_pose[row, 0], *map(float, self.pdm.agent_size[row, :2])))
+            box = box_area(self.pdm.agent_pose[row, 0], *map(float, self.pdm.agent_size[row, :2]))
             if not shapely.intersects(boxes, box).any():
                 boxes.append(box)
                 rows.append(row)
         return rows
 
 
-def _advanced(rails: list[Rail], prints: list[shapely.Geometry], ego: Array) -> tuple[list[Rail], list[shapely.Geometry]]:
+def _advanced(rails: list[Rail], prints: list[BaseGeometry], ego: Array) -> tuple[list[Rail], list[BaseGeometry]]:
     """Rails and footprints one step later, one vehicle after the other; an ego state (11,) of the step before."""
-    near = [i for i, rail in enumerate(rails) if np.hypot(*(rail.pose()[:2] - ego[:2])) <= RADIUS]
+    near = [i for i, rail in enumerate(rails) if np.hypot(*(rail.pose[:2] - ego[:2])) <= RADIUS]
     rails = [rails[i] for i in near]
-    around = np.array([*(prints[i] for i in near), shapely.Polygon(box_corners(ego[:3], PACIFICA.length, PACIFICA.width))])
+    around = np.array([*(prints[i] for i in near), box_area(ego, PACIFICA.length, PACIFICA.width)])
     for i, rail in enumerate(rails):
         lead, gap = _lead(rail.ahead(), around, i)
         if lead is None:
             rails[i] = rail.moved(float(rail.s[-1]) - rail.progress - rail.length / 2.0, 0.0)
         else:
-            speed, heading = (float(np.hypot(ego[3], ego[4])), ego[2]) if lead == len(rails) else (rails[lead].speed, rails[lead].pose()[2])
-            rails[i] = rail.moved(gap, speed * float(np.cos(heading - rail.pose()[2])))
+            speed, heading = (float(np.hypot(ego[3], ego[4])), ego[2]) if lead == len(rails) else (rails[lead].speed, rails[lead].pose[2])
+            rails[i] = rail.moved(gap, speed * float(np.cos(heading - rail.pose[2])))
         around[i] = rails[i].footprint()
     return rails, list(around[:-1])
 
 
-def _lead(ahead: shapely.Geometry, around: NDArray, own: int) -> tuple[int | None, float]:
+def _lead(ahead: BaseGeometry, around: NDArray, own: int) -> tuple[int | None, float]:
     """Index of what stands in the area `ahead` nearest to the footprint around[own], and its distance in m; None on a free road."""
     there = np.flatnonzero(shapely.intersects(around, ahead))
     there = there[there != own]
@@ -246,7 +274,7 @@ def nearest_pose(centerline: Array, xy: Array) -> Array:
 def _rail(row: int, lane: Lane, xy: Array, speed: float, length: float, width: float) -> Rail:
     """A vehicle on its lane; the path lacks the lane's last vertex, as nuPlan's does."""
     progress = shapely.line_locate_point(shapely.LineString(lane.centerline[:, :2]), shapely.Point(xy[0], xy[1]))
-    points = lane.centerline[:-1].copy()
+    points = lane.centerline[:-1][np.diff(arc_length(lane.centerline)) > 1e-8]
     points[:, 2] = np.unwrap(points[:, 2])
     target = lane.speed_limit if lane.speed_limit > 0.0 else TARGET_SPEED
     return Rail(row, points, arc_length(points), float(progress), speed, target, length, width)
