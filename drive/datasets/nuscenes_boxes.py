@@ -61,7 +61,7 @@ class BoxList:
             pose = (x, y, math.atan2(2.0 * (i * j + w * k), w * w + i * i - j * j - k * k))
             if not math.isfinite(x + y + z + w + i + j + k) or not (w or i or j or k):
                 raise ValueError("NaN, infinity or no direction")
-            if sanity.not_unit([[w, i, j, k]]) >= 0:
+            if abs(math.sqrt(w * w + i * i + j * j + k * k) - 1.0) > sanity.UNIT:
                 raise ValueError("its quaternion is not of length 1: the file is damaged, fetch it again")
         except (TypeError, ValueError, OverflowError) as error:
             return f"{self._path}: record {record['token']} holds no pose ({error})"
