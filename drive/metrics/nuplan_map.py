@@ -39,14 +39,13 @@ def centers(poses: Array, vehicle: VehicleParams = PACIFICA) -> Array:
 
 def drivable_area_compliance(index: LaneIndex, corners: Array, route: Route) -> float:
     """0 where a corner (T, 4, 2) off the lanes and the drivable area is 0.3 m or more from both it and the ego's lanes (`route`), else 1."""
-    for box, names in zip(corners, route):
-        for corner in box:
-            if index.at(corner) or shapely.contains_xy(index.drivable, corner[0], corner[1]):
-                continue
-            point = shapely.Point(corner)
-            areas = [index.drivable, *(index.polygon[name] for name in names)]
-            if all(area.is_empty or area.distance(point) >= OFF_ROAD_TOLERANCE for area in areas):
-                return 0.0
+    on_road = shapely.contains_xy(index.drivable, corners[..., 0], corners[..., 1])
+    on_road |= np.array([bool(names) for names in index.inside(corners.reshape(-1, 2))]).reshape(on_road.shape)
+    for step, corner in np.argwhere(~on_road):
+        point = shapely.Point(corners[step, corner])
+        areas = [index.drivable, *(index.polygon[name] for name in route[step])]
+        if all(area.is_empty or area.distance(point) >= OFF_ROAD_TOLERANCE for area in areas):
+            return 0.0
     return 1.0
 
 

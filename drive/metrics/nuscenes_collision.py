@@ -25,6 +25,7 @@ and the ten detection classes of them; here by name. Sources: VAD metric_stp3.py
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from drive.core.errors import DataError
@@ -58,8 +59,7 @@ def stp3_occupancy(boxes_world: Array, size: Array, valid: NDArray[np.bool_], eg
     there = relative(ego_world[None], boxes_world)  # each step in its own ego frame
     corners = box_corners(there, size[:, None, 0], size[:, None, 1])[..., ::-1]
     drawn = _drawn(corners, valid)
-    moved = relative(present_world, ego_world)
-    return np.stack([_warped(grid, pose) for grid, pose in zip(drawn, moved)])
+    return _warped(drawn, relative(present_world, ego_world))
 
 
 def vad_occupancy(boxes_ego: Array, size: Array, valid: NDArray[np.bool_], lidar_from_ego: Array) -> Grids:
@@ -90,19 +90,30 @@ def _drawn(across_ahead: Array, valid: NDArray[np.bool_]) -> Grids:
     return fill_polygons(corners, steps, STEPS, CELLS)
 
 
-def _warped(grid: Grids, pose: Array) -> Grids:
-    """A grid drawn in the ego frame at `pose` (3,) (in the present's), as ST-P3 shows it in the present's: see the module's note."""
+def _warped(grids: Grids, poses: Array) -> Grids:
+    """Grids (6, 200, 200) drawn in the ego frames at `poses` (6, 3) (in the present's), as ST-P3 shows them in the present's: see the module's note."""
+    out = np.empty_like(grids)
     middle = (np.arange(CELLS) + 0.5) / CELLS * 2.0 - 1.0  # -1..1, as grid_sample has it
-    ahead, left = middle[:, None], middle[None, :]
-    c, s = np.cos(pose[2]), np.sin(pose[2])
-    row = _cell(s * left + c * ahead - pose[0] / HALF)
-    column = _cell(c * left - s * ahead + pose[1] / HALF)
-    inside = (row >= 0) & (row < CELLS) & (column >= 0) & (column < CELLS)
-    return grid[np.where(inside, row, 0), np.where(inside, column, 0)] & inside
+    _warp(np.ascontiguousarray(grids), np.cos(poses[:, 2]), np.sin(poses[:, 2]), poses[:, :2] / HALF, middle, out)
+    return out
 
 
-def _cell(normalised: Array) -> NDArray[np.int64]:
-    return np.round(((normalised + 1.0) * CELLS - 1.0) / 2.0).astype(np.int64)
+@njit(cache=True)
+def _cell(normalised):
+    return int(np.rint(((normalised + 1.0) * CELLS - 1.0) / 2.0))
+
+
+@njit(cache=True)
+def _warp(grids, cos, sin, place, middle, out):
+    """The nearest cell of each grid for every cell of `out`; nothing from beyond the border."""
+    for t in range(len(grids)):
+        c, s = cos[t], sin[t]
+        for i, ahead in enumerate(middle):
+            for j, left in enumerate(middle):
+                row = _cell(s * left + c * ahead - place[t, 0])
+                column = _cell(c * left - s * ahead + place[t, 1])
+                inside = 0 <= row < CELLS and 0 <= column < CELLS
+                out[t, i, j] = inside and grids[t, row, column]
 
 
 def _hits(waypoints: Array, grids: Grids) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
