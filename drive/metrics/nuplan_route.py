@@ -59,10 +59,12 @@ class LaneIndex:
     def block(self, name: str) -> shapely.Geometry:
         """Area of the lane's roadblock."""
         token = self.lanes[name].roadblock
-        if token in self._blocks:
-            return self._blocks[token]
-        same = [k for k, lane in self.lanes.items() if token and lane.roadblock == token and k in self.polygon] or [name]
-        return shapely.union_all([self.polygon[k] for k in same])
+        if not token:
+            return self.polygon[name]
+        if token not in self._blocks:
+            same = [k for k, lane in self.lanes.items() if lane.roadblock == token and k in self.polygon]
+            self._blocks[token] = shapely.union_all([self.polygon[k] for k in same])
+        return self._blocks[token]
 
     def among(self, found: list[str], candidates: Sequence[str]) -> list[str]:
         """The candidates among those that hold a point, else the successors of a single one."""
