@@ -97,7 +97,7 @@ def test_the_warp_is_torchs_grid_sample_of_stp3s_matrix(pose):
     matrix = torch.tensor([[[c, -s, pose[1] / 50.0], [s, c, -pose[0] / 50.0]]], dtype=torch.float64)
     places = functional.affine_grid(matrix, [1, 1, CELLS, CELLS], align_corners=False)
     wanted = functional.grid_sample(torch.tensor(grid)[None, None].double(), places, mode="nearest", align_corners=False)[0, 0].numpy() > 0
-    assert (module._warped(grid, np.array(pose)) != wanted).mean() < 1e-3  # ties of half a cell alone
+    assert (module._warped(grid[None], np.array([pose]))[0] != wanted).mean() < 1e-3  # ties of half a cell alone
 
 
 def test_a_straight_drive_leaves_a_standing_obstacle_where_it_is():

@@ -40,7 +40,7 @@ class LaneIndex:
         self._tree = shapely.STRtree([self.polygon[name] for name in self._ids])
         self.drivable = shapely.union_all([shapely.make_valid(shapes[i]) for layer in DRIVABLE for i in rings[layer] if i in shapes])
         self.intersections = shapely.union_all([shapely.make_valid(shapes[i]) for i in rings[Layer.INTERSECTION] if i in shapes])
-        self._blocks = {polygons.tokens[i]: shapes[i] for i in rings[Layer.ROADBLOCK] if i in shapes}
+        self._blocks: dict[str, shapely.Geometry] = {polygons.tokens[i]: shapes[i] for i in rings[Layer.ROADBLOCK] if i in shapes}
         self.baseline = {name: shapely.LineString(lane.centerline[:, :2]) for name, lane in self.lanes.items()}
 
     def inside(self, points: Array) -> Route:

@@ -135,8 +135,8 @@ def _vad_hits(waypoints: Array, grids: Grids) -> tuple[NDArray[np.bool_], NDArra
 
 def _box_hits(rows: Array, columns: Array, grids: Grids) -> NDArray[np.bool_]:
     """Whether (..., 6) any of the cells rows (..., 6, R) by columns (..., 6, C), cut to whole ones, is taken."""
-    rows, columns = (np.clip(np.trunc(cells), 0, CELLS - 1).astype(np.int64) for cells in (rows, columns))
-    return np.asarray(grids[np.arange(STEPS)[:, None, None], rows[..., :, None], columns[..., None, :]].any(axis=(-2, -1)))
+    row, column = (np.clip(np.trunc(cells), 0, CELLS - 1).astype(np.int64) for cells in (rows, columns))
+    return np.asarray(grids[np.arange(STEPS)[:, None, None], row[..., :, None], column[..., None, :]].any(axis=(-2, -1)))
 
 
 def _point_hits(rows: Array, columns: Array, grids: Grids) -> NDArray[np.bool_]:
