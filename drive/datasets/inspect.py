@@ -39,6 +39,7 @@ def _folder_with(*names: str) -> Callable[[Path], bool]:
 SOURCES = (
     Source(_folder_with("index.jsonl", "cache.json"), "drive.datasets.convert"),
     Source(_folder_with("city_SE3_egovehicle.feather"), "drive.datasets.av2"),
+    Source(_folder_with("sync.arrow"), "drive.datasets.py123d"),
     Source(_folder_with("card.json", "episode-*.npz"), "drive.datasets.embedded"),
     Source(_folder_with("scene.json", "sample.json"), "drive.datasets.nuscenes"),
     Source(_folder_with("scene-*_pose.json"), "drive.datasets.nuscenes", "inspect_can_bus"),
