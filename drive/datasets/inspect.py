@@ -45,6 +45,7 @@ SOURCES = (
     Source(_folder_with("scene-*_pose.json"), "drive.datasets.nuscenes", "inspect_can_bus"),
     Source(_folder_with("global_pose", "processed_log"), "drive.datasets.recordings", "inspect_comma2k19"),
     Source(_folder_with(".zgroup"), "drive.datasets.l5kit"),
+    Source(_file("semantic_map.pb"), "drive.datasets.l5kit", "inspect_map"),
     Source(_file("*.tfrecord*", "*.binproto", "*.parquet"), "drive.datasets.waymo"),
     Source(_file("scenario_*.parquet"), "drive.datasets.av2_forecasting"),
     Source(_file("*.db"), "drive.datasets.nuplan"),

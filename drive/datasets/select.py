@@ -87,7 +87,7 @@ def make_reader(config: Mapping[str, Any]) -> Reader:
     if config["name"] == "l5kit":
         from drive.datasets.l5kit import L5KitReader
 
-        return L5KitReader()
+        return L5KitReader(_folder(config["maps"]))
     if config["name"] == "py123d":
         from drive.datasets.py123d import Py123dReader
 
