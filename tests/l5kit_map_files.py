@@ -58,7 +58,7 @@ def line(*places):
     return [at(s, left) for s, left in places]
 
 
-def lane(left, right, parent, ahead=(), beside=("", ""), controls=(), turn=0, orientation=1, access=1, **_):
+def lane(left, right, parent, ahead=(), beside=("", ""), controls=(), turn=0, orientation=1, access=1):
     out = [(1, name(parent)), (2, frame()), (3, deltas(left)), (4, deltas(right)), *((5, name(i)) for i in ahead)]
     out += [(6 + k, name(other)) for k, other in enumerate(beside) if other]
     return [*out, *((8, name(i)) for i in controls), (11, [(1, access)]), (12, orientation), (13, turn)]
@@ -69,19 +69,18 @@ def elements():
     half = WIDTH / 2
     arc = np.linspace(0.0, np.pi / 2, 12)
     turn = [line(*((30 + r * np.sin(a), half * 2 + 10 - half * 2 - r * np.cos(a)) for a in arc)) for r in (10 - half, 10 + half)]
-    road = {"parent": "road"}
     return {
         "road": ("segment", [(9, np.float32(LIMIT)), (10, np.float32(5.0))]),
         "on": ("segment", []),
         "cross": ("junction", [(3, name("ahead")), (3, name("left"))]),
         "near": ("lane", lane(line((-20, half), (30, half)), line((-20, -half), (0, -half), (30, -half)), ahead=("ahead", "left"), beside=("beside", ""),
-                              controls=("red", "green", "sign"), **road)),
-        "beside": ("lane", lane(line((-20, 3 * half), (30, 3 * half)), line((-20, half), (30, half)), beside=("oncoming", "near"), **road)),
+                              controls=("red", "green", "sign"), parent="road")),
+        "beside": ("lane", lane(line((-20, 3 * half), (30, 3 * half)), line((-20, half), (30, half)), beside=("oncoming", "near"), parent="road")),
         # against its segment: its points run along the segment, its left is the driver's
-        "oncoming": ("lane", lane(line((-20, 3 * half), (30, 3 * half)), line((-20, 5 * half), (30, 5 * half)), orientation=3, **road)),
-        "bike": ("lane", lane(line((-20, -half), (30, -half)), line((-20, -2 * half), (30, -2 * half)), access=4, **road)),
+        "oncoming": ("lane", lane(line((-20, 3 * half), (30, 3 * half)), line((-20, 5 * half), (30, 5 * half)), orientation=3, parent="road")),
+        "bike": ("lane", lane(line((-20, -half), (30, -half)), line((-20, -2 * half), (30, -2 * half)), access=4, parent="road")),
         "ahead": ("lane", lane(line((30, half), (45, half)), line((30, -half), (45, -half)), "cross", ("far",), turn=1)),
-        "left": ("lane", lane(*turn, "cross", ("gone",))),
+        "left": ("lane", lane(turn[0], turn[1], "cross", ("gone",))),
         "far": ("lane", lane(line((45, half), (120, half)), line((45, -half), (120, -half)), "on")),
         "away": ("lane", lane(line((5000, half), (5050, half)), line((5000, -half), (5050, -half)), "on")),
         "red": ("control", [(2, frame()), (11, [])]),

@@ -175,8 +175,9 @@ def ecef_of_enu(points: Array, latitude: float, longitude: float) -> Array:
     """(N, 3) Earth-centred coordinates in m of points (N, 3) east, north, up of a place on the WGS 84 ellipsoid, in rad; as road_network.proto has it."""
     up = np.array([np.cos(longitude) * np.cos(latitude), np.sin(longitude) * np.cos(latitude), np.sin(latitude)])
     east = np.array([-np.sin(longitude), np.cos(longitude), 0.0])
+    north = np.array([-np.cos(longitude) * np.sin(latitude), -np.sin(longitude) * np.sin(latitude), np.cos(latitude)])
     normal = WGS84_A / np.sqrt(1.0 - WGS84_E2 * np.sin(latitude) ** 2)
-    return np.asarray(up * normal * [1.0, 1.0, 1.0 - WGS84_E2] + points @ np.stack([east, np.cross(up, east), up]), np.float64)
+    return np.asarray(up * normal * [1.0, 1.0, 1.0 - WGS84_E2] + points @ np.stack([east, north, up]), np.float64)
 
 
 def _points(message: Message, fields: Sequence[int], frame: Message, world: Array) -> Array:
