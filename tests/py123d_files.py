@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false
 """A log with all that py123d's layout can carry: boxes of every kind, lights in every state, a junction, three cameras with JPEG and PNG images."""
 
 from io import BytesIO

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false
 """py123d's Arrow layout: what is written comes back, and what is faulty is told by file and record. py123d itself is asked in test_datasets_py123d_package."""
 
 import shutil
@@ -76,7 +77,7 @@ def test_cameras_and_their_images_come_back(source, root):
         np.testing.assert_allclose(camera.intrinsics, wanted.intrinsics)
         np.testing.assert_allclose(camera.ego_from_camera, wanted.ego_from_camera, atol=1e-12)
     for k, (images, wanted) in enumerate(zip(log.images, source.images, strict=True)):
-        for step in range(0, log.steps):
+        for step in range(log.steps):
             if wanted[step] is None:  # the one before is young enough
                 assert images[step] == images[step - 1]
             elif step % 10 == k:
@@ -254,7 +255,7 @@ def _edit(folder, key, change, metadata=None):
     prefix = "" if key in ("map", "sync") else f"{key}."
     named = {name if name.startswith(prefix) and prefix else f"{prefix}{name}": values for name, values in arrays.items()}
     if key == "sync":
-        named = {(name if not name in ("uuid", "timestamp_us") else f"sync.{name}"): values for name, values in arrays.items()}
+        named = {(name if name not in ("uuid", "timestamp_us") else f"sync.{name}"): values for name, values in arrays.items()}
     schema = pa.schema([(name, values.type) for name, values in named.items()])
     write_table(path, schema, {**description, **(metadata or {})}, [named], extra)
 

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false
 """py123d itself against `drive.datasets.py123d`: its scenes read what drive exports, and drive reads what its writers wrote. Skipped where it is not installed."""
 
 from pathlib import Path
@@ -133,8 +134,21 @@ def test_py123d_reads_the_map(source, scene):
 def _written(root, inferred, ipc=None, images="jpeg_binary"):
     """A log that py123d's own writers make: an IMU 0.5 m behind and 1 m above the rear axle, on a car that drives a bend; nuPlan's labels."""
     from py123d.datatypes import (  # type: ignore[import-not-found]
-        BoxDetectionAttributes, BoxDetectionSE3, BoxDetectionsSE3, BoxDetectionsSE3Metadata, CameraID, EgoStateSE3, EgoStateSE3Metadata, LogMetadata, MapMetadata, PinholeCameraMetadata,
-        PinholeIntrinsics, Timestamp, TrafficLightDetection, TrafficLightDetections, TrafficLightStatus,
+        BoxDetectionAttributes,
+        BoxDetectionSE3,
+        BoxDetectionsSE3,
+        BoxDetectionsSE3Metadata,
+        CameraID,
+        EgoStateSE3,
+        EgoStateSE3Metadata,
+        LogMetadata,
+        MapMetadata,
+        PinholeCameraMetadata,
+        PinholeIntrinsics,
+        Timestamp,
+        TrafficLightDetection,
+        TrafficLightDetections,
+        TrafficLightStatus,
     )  # fmt: skip
     from py123d.geometry import BoundingBoxSE3, PoseSE3, Vector3D  # type: ignore[import-not-found]
     from py123d.parser.base_dataset_parser import ModalitiesSync, ParsedCamera  # type: ignore[import-not-found]
@@ -267,7 +281,14 @@ def test_messagepack_is_what_the_msgpack_package_reads_and_writes():
 
 def test_frames_that_py123d_aligns_later_are_read(tmp_path):
     """Its deferred alignment: ego states at 20 Hz, boxes at 10 Hz that lead."""
-    from py123d.datatypes import BoxDetectionsSE3, BoxDetectionsSE3Metadata, EgoStateSE3, EgoStateSE3Metadata, LogMetadata, Timestamp  # type: ignore[import-not-found]
+    from py123d.datatypes import (  # type: ignore[import-not-found]
+        BoxDetectionsSE3,
+        BoxDetectionsSE3Metadata,
+        EgoStateSE3,
+        EgoStateSE3Metadata,
+        LogMetadata,
+        Timestamp,
+    )
     from py123d.datatypes.detections.box_detection_label import DefaultBoxDetectionLabel  # type: ignore[import-not-found]
     from py123d.geometry import PoseSE3  # type: ignore[import-not-found]
 
