@@ -87,7 +87,11 @@ def make_reader(config: Mapping[str, Any]) -> Reader:
     if config["name"] == "l5kit":
         from drive.datasets.l5kit import L5KitReader
 
-        return L5KitReader()
+        return L5KitReader(_folder(config["maps"]))
+    if config["name"] == "py123d":
+        from drive.datasets.py123d import Py123dReader
+
+        return Py123dReader(config["cameras"], _folder(config["sensors"]))
     if config["name"] == "nuscenes":
         from drive.datasets.nuscenes import NuScenesReader
 
