@@ -85,7 +85,7 @@ def evaluate(
     mapped = [scenario for scenario in given if not (benchmark.needs_map and scenario.notes.get("map") == "corridor")]
     if given and not mapped:
         raise DataError(
-            f"{benchmark.style.name} needs a map, and the {given[0].source} scenes have none: take benchmark=ade_av2_5s, or for nuScenes l2_uniad or l2_stp3"
+            f"{benchmark.style.name} needs a map, and the {given[0].source} scenes have none: take benchmark=ade_av2_5s, or for nuScenes l2_uniad, l2_stp3 or l2_vad"
         )
     if len(mapped) < len(given):
         faults = [*faults, f"{len(given) - len(mapped)} of the {len(given)} scenes have no map, and {benchmark.style.name} leaves them out"]

@@ -87,9 +87,7 @@ def read_log(scene: SceneRecords, root: Path, folder: Path, split: str, language
         names = ", ".join(camera.name for camera in scene.cameras)
         raise DataError(f"{folder}/sample_data.json: the images of {names} in {scene.name} are not of one size")
     can, city = root / "can_bus" / f"{scene.name}_pose.json", expansion_file(root, scene.location)
-    hidden: dict[str, list[int]] = {}  # steps at which an instance's box has the lowest visibility
-    for box in np.flatnonzero(scene.boxes.hidden):
-        hidden.setdefault(scene.boxes.instances[scene.boxes.row[box]], []).append(int(scene.boxes.step[box]))
+    hidden, unscanned = (_steps_of(scene.boxes, which) for which in (scene.boxes.hidden, scene.boxes.unscanned))
     return Log(
         log_id=scene.name,
         source="nuscenes",
@@ -107,9 +105,17 @@ def read_log(scene: SceneRecords, root: Path, folder: Path, split: str, language
         images=images,
         language=language,
         presents=tuple(range(steps)),
-        notes={"lidar_from_ego": np.linalg.inv(scene.lidar).tolist(), "location": scene.location, "hidden": hidden},
+        notes={"lidar_from_ego": np.linalg.inv(scene.lidar).tolist(), "location": scene.location, "hidden": hidden, "unscanned": unscanned},
         step_notes={"sample_token": scene.samples, "prolonged_frames": [max(HISTORY - step, 0) for step in range(steps)]},
     )
+
+
+def _steps_of(boxes: Boxes, which: NDArray[np.bool_]) -> dict[str, list[int]]:
+    """The key frames at which `which` (B,) holds of an instance's box, by instance."""
+    found: dict[str, list[int]] = {}
+    for box in np.flatnonzero(which):
+        found.setdefault(boxes.instances[boxes.row[box]], []).append(int(boxes.step[box]))
+    return found
 
 
 def _images(root: Path, folder: Path, scene: str, filenames: Sequence[str]) -> tuple[ImageRef, ...]:

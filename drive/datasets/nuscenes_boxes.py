@@ -28,6 +28,7 @@ class Boxes:
     row: NDArray[np.int32]  # (B,) index of the instance
     values: NDArray[np.float64]  # (B, 6) x, y, heading, length, width, height; world, m and rad
     hidden: NDArray[np.bool_]  # (B,) of the lowest visibility, 0 to 40 %; False where the tables do not tell
+    unscanned: NDArray[np.bool_]  # (B,) no lidar point in it; False where the tables do not tell
 
 
 class BoxList:
@@ -40,6 +41,7 @@ class BoxList:
         self._instances: list[str] = []
         self._values = array("d")
         self._hidden = bytearray()
+        self._unscanned = bytearray()
         self._faults: dict[int, str] = {}  # what is wrong with a box, by its number
 
     def add(self, record: Mapping[str, Any], sample: str, instance: str) -> None:
@@ -52,6 +54,7 @@ class BoxList:
         self._samples.append(sample)
         self._instances.append(instance)
         self._hidden.append(str(record.get("visibility_token", "")) == "1")
+        self._unscanned.append(record.get("num_lidar_pts") == 0)
 
     def _numbers(self, record: Mapping[str, Any]) -> tuple[float, ...] | str:
         """A row of Boxes' values, or what is wrong with the record."""
@@ -85,5 +88,6 @@ class BoxList:
                     raise DataError(fault)
         rows: dict[str, int] = {}
         row = np.array([rows.setdefault(self._instances[number], len(rows)) for number in order], np.int32)
-        values, hidden = np.array(self._values).reshape(-1, NUMBERS)[order], np.array(self._hidden, bool)[order]
-        return Boxes(tuple(rows), tuple(map(category, rows)), steps[order], row, values, hidden)
+        values = np.array(self._values).reshape(-1, NUMBERS)[order]
+        hidden, unscanned = np.array(self._hidden, bool)[order], np.array(self._unscanned, bool)[order]
+        return Boxes(tuple(rows), tuple(map(category, rows)), steps[order], row, values, hidden, unscanned)
