@@ -322,7 +322,7 @@ class NavsimReader:
         archive = map_file(self.maps, city)
         road_map = read_road_map(drive, archive, poses, origin, generic_areas=False)
         if self.scenes is not None and self.scenes.mapping is not None:
-            self._drives[drive] = (poses, road_map, archive, origin)
+            self._drives.setdefault(drive, (poses, road_map, archive, origin))
         return road_map, archive, origin
 
 
