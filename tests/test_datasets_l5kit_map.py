@@ -176,7 +176,10 @@ def _messages():
     spec = importlib.util.spec_from_file_location("road_network_pb2", Path(found.origin).parent / "data/proto/road_network_pb2.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, TypeError) as error:  # its code was generated for protobuf 3
+        pytest.skip(f"l5kit's messages want protobuf 3.20: {str(error).splitlines()[0]}")
     return module
 
 

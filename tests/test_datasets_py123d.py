@@ -390,6 +390,15 @@ def test_the_command_exports_and_reads_back(tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_the_cache_is_exported_as_the_source_that_it_was_made_of(tmp_path, capsys):
+    av2_files.write(tmp_path / "av2" / "val" / "log-a")
+    assert main(["data", "convert", "dataset=av2", f"dataset.root={tmp_path}/av2", f"out={tmp_path}/cache"]) == 0
+    command = ["data", "export-123d", "dataset=cache", f"dataset.root={tmp_path}/cache", f"out={tmp_path}/out"]
+    assert main(command) == 0 and "1 logs written, 0 there before" in capsys.readouterr().out
+    assert main(command) == 0 and "0 logs written, 1 there before" in capsys.readouterr().out
+    assert (tmp_path / "out" / "logs" / "av2_val" / "log-a" / "sync.arrow").is_file()
+
+
 def test_a_log_whose_name_is_no_folder_is_refused(source, tmp_path):
     for name in ("", "../x", ".hidden", "a/b"):
         with pytest.raises(DataError, match="no name of one"):

@@ -113,11 +113,11 @@ def export_123d(argv: list[str]) -> int:
     if data["name"] == "nuscenes" and split == "val":
         split = "test"  # nuScenes' val is what papers test on
     done = export(make_reader(data), Path(data["root"]), Path(config["out"]), split)
-    for fault in done.faults:
+    for fault in (*done.faults, *done.partly):
         print(f"not read: {fault}")
     print(f"{done.written} logs written, {done.kept} there before, {len(done.faults)} not read; in {config['out']}")
     print(f"read them with py123d, or with dataset=py123d dataset.root={config['out']}")
-    return 1 if done.faults else 0
+    return 1 if done.faults or done.partly else 0
 
 
 def card(argv: list[str]) -> int:

@@ -43,7 +43,8 @@ class Export:
 
     written: int
     kept: int  # logs that were there before
-    faults: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()  # logs that could not be read
+    partly: tuple[str, ...] = ()  # records that could not, of logs that were written
 
 
 def export(reader: Reader, root: Path, out: Path, split: str | None = None) -> Export:
@@ -54,19 +55,29 @@ def export(reader: Reader, root: Path, out: Path, split: str | None = None) -> E
     entries = [entry for entry in reader.find(root) if split is None or entry.split in ("", split)]
     if not entries:
         raise DataError(f"{root} has no log of {reader.name}{f' of the split {split!r}' if split else ''}")
-    written, kept, faults = 0, 0, []
+    written, kept, faults, partly = 0, 0, [], []
     for entry in entries:
-        if entry.split and entry.log_id and (folder_of(out, reader.name, entry.split, entry.log_id) / f"{layout.SYNC}.arrow").is_file():
+        if entry.split and entry.log_id and _whole(out, reader.name, entry.split, entry.log_id):
             kept += 1
             continue
         try:
             log = reader.read(entry)
-            if split is None or log.split == split:
-                write_log(log, out)
-                written += 1
+            if split is not None and log.split != split:
+                continue
+            if _whole(out, log.source, log.split, log.log_id):  # a cache's logs are of other sources
+                kept += 1
+                continue
+            write_log(log, out)
         except DataError as error:
             faults.append(str(error))
-    return Export(written, kept, tuple(faults))
+            continue
+        written += 1
+        partly += log.faults
+    return Export(written, kept, tuple(faults), tuple(partly))
+
+
+def _whole(out: Path, source: str, split: str, log_id: str) -> bool:
+    return (folder_of(out, source, split, log_id) / f"{layout.SYNC}.arrow").is_file()
 
 
 def folder_of(out: Path, source: str, split: str, log_id: str) -> Path:
