@@ -68,7 +68,7 @@ SOURCES = (
     Source("ScenarioNet, {} logs of 20 s", "scenarionet.ScenarioNetReader", large.write_scenarionet, 30),
     Source("ScenarioNet, a log of {} s", "scenarionet.ScenarioNetReader", large.write_scenarionet_long, 60),
     Source("L5Kit, {} scenes in one zarr", "l5kit.L5KitReader", large.write_l5kit, 1000, every=80),
-    Source("nuScenes, {} scenes", "nuscenes.NuScenesReader", write_nuscenes, 212),
+    Source("nuScenes, {} scenes", "nuscenes.NuScenesReader", write_nuscenes, 212),  # 850 in v1.0-trainval
 )
 
 
