@@ -187,7 +187,7 @@ def end_line(index: Any) -> None:
     whole, line = 0, "\n"
     for line in index:
         whole += len(line.encode()) if line.endswith("\n") else 0
-    if not line.endswith(b"\n"):
+    if not line.endswith("\n"):
         index.truncate(whole)
     index.seek(0, os.SEEK_END)
 

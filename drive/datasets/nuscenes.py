@@ -241,8 +241,8 @@ class NuScenesDataset(LogDataset):
     def __init__(self, root: str | Path, split: str, version: str = "v1.0-trainval", camera: str = "", drivelm: str | Path = "") -> None:
         """Reads the tables and every scene of `split`, of which val and test both are nuScenes' val; raises and counts as `LogDataset` does."""
         split = "test" if split == "val" else split  # nuScenes' val is what papers test on
-        self.camera, self.drivelm = camera, _digest(drivelm)
         super().__init__(NuScenesReader(version, camera, drivelm, split), root, split, DT, short_futures=True)
+        self.camera, self.drivelm = camera, _digest(drivelm)  # after the reader has told a file that is gone
 
     @cached_property
     def fingerprint(self) -> str:
