@@ -106,9 +106,9 @@ def test_a_long_recording_is_not_spread_over_its_steps(tmp_path):
         for k in range(STEPS):
             ids = tuple(f"agent-{a}" for a in agent[cuts[k] : cuts[k + 1]])
             count = len(ids)
-            poses, valid = np.full((count, 1, 3), float(k)), np.ones((count, 1), bool)
+            poses, valid = np.zeros((count, 1, 3)) + [0.6 * k, 5.0, 0.0], np.ones((count, 1), bool)
             tracks = Tracks(ids, np.zeros(count, np.int64), np.ones((count, 3)), poses, np.zeros((count, 1, 2)), valid)
-            recorder.add(EgoState(np.array([0.6 * k, 0.0, 0.0]), np.array([6.0, 0.0]), np.zeros(2)), tracks, Command.LANEFOLLOW)
+            recorder.add(EgoState(np.array([0.6 * k, 0.0, 0.0]), np.array([6.0, 0.0]), np.zeros(2), 0.0, 0.1 * k), tracks, Command.LANEFOLLOW)
         recorder.close()
     (entry,) = CacheReader().find(tmp_path)
     boxes = CacheReader().read(entry).agents

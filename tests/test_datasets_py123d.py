@@ -439,7 +439,7 @@ def test_the_real_argoverse_logs_go_there_and_back(tmp_path):
         log, wanted = reader.read(entry), Av2Reader().read(sources[entry.log_id])
         assert log.steps == wanted.steps and log.agents.ids == wanted.agents.ids and log.agents.types.tolist() == wanted.agents.types.tolist()
         np.testing.assert_allclose(log.ego.poses_world, wanted.ego.poses_world, atol=1e-9)
-        np.testing.assert_allclose(log.agents.steps(0, log.steps).poses_world, wanted.agents.poses_world, atol=1e-9)
+        np.testing.assert_allclose(log.agents.steps(0, log.steps).poses_world, wanted.agents.steps(0, log.steps).poses_world, atol=1e-9)
         maps = LogScenes(log).road_map, LogScenes(wanted).road_map
         assert list(maps[0].lanes) == list(maps[1].lanes) and len(maps[0].polygons) == len(maps[1].polygons)
         lost = [key for key, lane in maps[1].lanes.items() if lane.is_connector != maps[0].lanes[key].is_connector]

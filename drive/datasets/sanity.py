@@ -82,7 +82,7 @@ def _check_agents(where: str, agents: Tracks | BoxTracks, ego: Array) -> None:
         poses, velocity = agents.poses_world[row, step], agents.velocity_world[row, step]
     for start in range(0, len(row), BOXES_AT_ONCE):
         cut = slice(start, start + BOXES_AT_ONCE)
-        away = np.hypot(*(poses[cut, :2] - ego[step[cut], :2]).T)
+        away = np.hypot(*(poses[cut, :2] - ego[np.minimum(step[cut], len(ego) - 1), :2]).T)  # agents may be told after the ego's last step
         speed = np.hypot(*velocity[cut].T)
         sound = (away <= FAR) & (speed <= AGENT_SPEED) & (np.abs(poses[cut, 2]) <= HEADING)
         if (at := _first(~sound)) >= 0:
