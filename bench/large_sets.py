@@ -301,6 +301,6 @@ def record_drive(root: Path, minutes: int) -> int:
         ids = tuple(f"agent-{t}" for t in track[cuts[k] : cuts[k + 1]].tolist())
         poses = np.zeros((len(ids), 1, 3)) + [0.6 * k, 5.0, 0.0]
         agents = Tracks(ids, np.zeros(len(ids), np.int64), np.ones((len(ids), 3)), poses, np.zeros((len(ids), 1, 2)), np.ones((len(ids), 1), bool))
-        recorder.add(EgoState(np.array([0.6 * k, 0.0, 0.0]), np.array([6.0, 0.0]), np.zeros(2), 0.0, 0.1 * k), agents, Command.LANEFOLLOW)
+        recorder.add(EgoState(np.array([0.6 * k, 0.0, 0.0]), np.array([6.0, 0.0]), np.zeros(2), time_s=0.1 * k), agents, Command.LANEFOLLOW)
     recorder.close()
     return len(step)

@@ -108,7 +108,7 @@ def test_a_long_recording_is_not_spread_over_its_steps(tmp_path):
             count = len(ids)
             poses, valid = np.zeros((count, 1, 3)) + [0.6 * k, 5.0, 0.0], np.ones((count, 1), bool)
             tracks = Tracks(ids, np.zeros(count, np.int64), np.ones((count, 3)), poses, np.zeros((count, 1, 2)), valid)
-            recorder.add(EgoState(np.array([0.6 * k, 0.0, 0.0]), np.array([6.0, 0.0]), np.zeros(2), 0.0, 0.1 * k), tracks, Command.LANEFOLLOW)
+            recorder.add(EgoState(np.array([0.6 * k, 0.0, 0.0]), np.array([6.0, 0.0]), np.zeros(2), time_s=0.1 * k), tracks, Command.LANEFOLLOW)
         recorder.close()
     (entry,) = CacheReader().find(tmp_path)
     boxes = CacheReader().read(entry).agents
