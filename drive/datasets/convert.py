@@ -308,6 +308,14 @@ def _entry(record: Record, root: Path) -> Entry:
     return Entry(record.log_id, root / LOGS / f"{record.digest}{arrow_log.SUFFIX}", record.split, "", outline, record.digest, record.group, tuple(record.faults))
 
 
+def source_of(root: Path) -> str:
+    """The name of the reader that a cache was converted with; empty where its card does not tell, which `read` then says."""
+    try:
+        return str(json.loads((root / CARD).read_text(encoding="utf-8"))["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def inspect(path: Path) -> Inspection:
     """Counts of a cache; every file is compared with its name."""
     reader, faults, read, steps, scenes = CacheReader(), [], 0, 0, 0

@@ -83,6 +83,8 @@ def read_two_stage_groups(path: str | Path) -> tuple[TwoStageGroup, ...]:
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise DataError(f"there is no file {path}: give its path, as NAVSIM has it below navsim/planning/script/config/common/train_test_split")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

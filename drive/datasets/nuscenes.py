@@ -212,6 +212,10 @@ class NuScenesReader:
         splits = official_splits(self.version)
         wanted = [self.split] if self.split else list(splits)
         scenes = [(name, split) for split in wanted for name in choose_logs(splits, split, names)]
+        if names and not scenes:
+            there = [split for split in splits if choose_logs(splits, split, names)]
+            known = f"they are of {', '.join(there)}: give split={there[0]}" if there else "they are in none of the official lists"
+            raise DataError(f"{tables.folder} has {len(names)} scenes, none of the split {self.split!r}; {known}")
         if questions and not any(sample in tables.table("sample") for _, sample in questions):
             raise DataError(f"{self.drivelm}: none of its {len(questions)} key frames is a sample of {tables.folder}")
         tables.load([names[name] for name, _ in scenes], self.channels)
