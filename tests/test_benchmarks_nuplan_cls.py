@@ -8,7 +8,7 @@ import pytest
 from toy_scenes import straight_road, toy_scenario
 
 from drive.benchmarks.evaluate import evaluate
-from drive.benchmarks.nuplan_cls import NuplanCls, expert_poses
+from drive.benchmarks.nuplan_cls import KEPT, NuplanCls, expert_poses
 from drive.core.errors import DataError
 from drive.core.geometry import interpolate_poses
 from drive.core.roadmap import Layer, Polygons, RoadMap
@@ -120,3 +120,20 @@ def test_scenes_that_share_a_map_share_its_index():
     other = replace(scenes[0], road_map=straight_road().shifted(np.array([1000.0, 0.0])))
     benchmark.accepts(other)
     assert len(benchmark._indices) == 2
+
+
+def test_few_indices_are_kept_those_used_last():
+    benchmark, scene = NuplanCls(), toy_scenario(FREE)
+    roads = [straight_road().shifted(np.zeros(2)) for _ in range(KEPT + 3)]
+    for road in roads:
+        assert benchmark.accepts(replace(scene, road_map=roads[0])) and benchmark.accepts(replace(scene, road_map=road))
+    assert len(benchmark._indices) == KEPT and {id(roads[0]), id(roads[-1])} < set(benchmark._indices) and id(roads[1]) not in benchmark._indices
+
+
+def test_a_map_without_lanes_costs_its_own_scenes_alone():
+    scene, road = toy_scenario(FREE), straight_road()
+    bare = RoadMap("bare", road.lanes, Polygons.from_rings([("road", Layer.DRIVABLE_AREA, road.polygons.ring(2))]))
+    broken = replace(scene, road_map=bare)
+    result = evaluate(NuplanCls(), [broken, scene, broken], ConstantVelocity(), expected=6, faults=("one before",))
+    assert len(result.rows) == 1 and result.expected == 6 and result.coverage == pytest.approx(1 / 6) and result.mean() == pytest.approx(1 / 6)
+    assert result.faults[0] == "one before" and "2 of the 3 scenes cannot be judged by nuplan_cls_4s: map bare has no polygon of a lane" in result.faults[1]

@@ -14,6 +14,7 @@ from l5kit_files import write as write_scenes
 from drive.core.errors import DataError
 from drive.core.roadmap import Layer
 from drive.core.types import Command, LightState
+from drive.datasets.convert import convert
 from drive.datasets.inspect import inspect
 from drive.datasets.l5kit import L5KitReader
 from drive.datasets.l5kit_map import counts, ecef_of_enu, lights, map_files, read_map, road_map
@@ -104,6 +105,25 @@ def test_scenes_stand_on_the_map(folder, tmp_path):
     assert plain[3].lights is None and plain.fingerprint != data.fingerprint
     np.testing.assert_array_equal(plain[3].ego.poses_world, scene.ego.poses_world)
     assert scene.ego.state(scene.present).speed == pytest.approx(SPEED)
+
+
+def test_a_changed_matrix_converts_again_and_is_another_fingerprint(tmp_path):
+    folder = files.write(tmp_path / "maps")
+    write_scenes(tmp_path / "scenes" / "validate.zarr")
+
+    def done():
+        return convert(L5KitReader(folder), tmp_path / "scenes", tmp_path / "cache", progress=False).converted
+
+    def scenes():
+        return LogDataset(L5KitReader(folder), tmp_path / "scenes", "val")
+
+    before, lane = scenes().fingerprint, scenes()[0].road_map.lanes["near"].centerline
+    assert done() == 2 and done() == 0 and scenes().logs[0].log.files[-1].name == "semantic_map.pb"
+    matrix = files.world_to_ecef()
+    matrix[:3, 3] += matrix[:3, 0]  # the world's zero lies a metre to the east
+    (folder / "meta.json").write_text(json.dumps({"world_to_ecef": matrix.tolist()}))
+    assert done() == 2 and scenes().fingerprint != before
+    assert scenes()[0].road_map.lanes["near"].centerline[0, 0] == pytest.approx(lane[0, 0] - 1.0, abs=0.01)
 
 
 def test_a_map_of_another_place_is_told(folder, tmp_path):

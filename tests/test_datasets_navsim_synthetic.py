@@ -8,14 +8,24 @@ import sys
 import numpy as np
 import pytest
 from av2_files import write
-from navhard_files import TrackedObjectType, nuplan, seen_in, synthetic, tracked, write_split, write_synthetic
+from navhard_files import (
+    OrientedBox,
+    StateSE2,
+    TrackedObjectType,
+    nuplan,
+    seen_in,
+    synthetic,
+    tracked,
+    write_split,
+    write_synthetic,
+)
 from nuplan_files import av2_log, blocks_of, navsim_frames, write_image, write_maps, write_navsim
 
 from drive.core.errors import DataError
 from drive.core.types import LightState
 from drive.datasets.navsim import NavsimDataset, NavsimReader, inspect
 from drive.datasets.navsim_splits import read_scene_filter
-from drive.datasets.navsim_synthetic import planned_lanes, read_synthetic
+from drive.datasets.navsim_synthetic import _kind, planned_lanes, read_synthetic
 from drive.datasets.select import readable
 from drive.datasets.unpickle import Record, load_plain_bytes, record_kinds
 
@@ -167,7 +177,18 @@ def with_box(scene, **changes):
     return scene
 
 
+def with_meta(scene, **changes):
+    return {**scene, "scene_metadata": {**scene["scene_metadata"], **changes}}
+
+
+INF = float("inf")
 DAMAGE = {
+    "no cameras": (lambda scene: frame_with(scene, camera_dict=None), "no second-stage scene"),
+    "cameras of numbers": (lambda scene: frame_with(scene, camera_dict={3: {"data_path": "x"}}), "no second-stage scene"),
+    "an endless time": (lambda scene: frame_with(scene, timestamp=INF), "no second-stage scene"),
+    "a time beyond 64 bits": (lambda scene: frame_with(scene, timestamp=10**30), "no second-stage scene"),
+    "an endless history": (lambda scene: with_meta(scene, num_history_frames=INF), "no second-stage scene"),
+    "a box too long for a number": (lambda scene: with_box(scene, _box=OrientedBox(StateSE2(0.0, 0.0, 0.0), 10**400, 1.0, 1.0)), "seen 1 s after"),
     "code": (lambda scene: {**scene, "more": Evil()}, "refused"),
     "code in a track": (lambda scene: with_box(scene, _velocity=Evil()), "refused"),
     "no scene": (lambda scene: [1, 2], "no second-stage scene"),
@@ -208,6 +229,15 @@ def test_a_file_that_is_cut_off_is_told(made, tmp_path):
     assert str(path) in str(caught.value)
     with pytest.raises(DataError, match=r"absent\.pkl: cannot be read"):
         read_synthetic(tmp_path / "absent.pkl")
+
+
+@pytest.mark.parametrize("number", [-1, -2, 8])
+def test_a_type_that_nuplan_does_not_have_is_refused(number):
+    kind = Record.__new__(Record)
+    kind.args, box = (number,), Record.__new__(Record)
+    box.fields = {"_tracked_object_type": kind}
+    with pytest.raises(IndexError):
+        _kind(box)
 
 
 class Thing:

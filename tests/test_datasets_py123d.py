@@ -6,12 +6,10 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
-import av2_files
 import numpy as np
 import py123d_files as files
 import pytest
 
-from drive.cli import main
 from drive.core.errors import DataError
 from drive.core.types import AgentType, Camera, LightState
 from drive.datasets import py123d_layout as layout
@@ -149,6 +147,14 @@ def test_splits_are_the_ends_of_folders():
     assert [split_of(Path(f"/data/logs/{name}/log")) for name in ("nuplan-mini_train", "av2-sensor_val", "carla_test", "train", "logs")] == ["train", "val", "test", "train", "test"]
 
 
+def test_folders_above_the_data_root_name_no_split():
+    home = Path("/data/me/val/py123d")
+    assert split_of(home / "mine" / "log", home) == split_of(home / "logs" / "mine" / "log", home) == split_of(home / "logs" / "mine" / "log") == "test"
+    assert split_of(home / "logs" / "av2_train" / "log", home) == split_of(home / "train" / "mine" / "log", home) == "train"
+    for root in (home / "av2_val", home / "av2_val" / "log"):  # the folder of a split, or a log's own, as root
+        assert split_of(home / "av2_val" / "log", root) == "val"
+
+
 def test_motion_that_knows_the_next_pose_is_not_read(source, root, tmp_path):
     """py123d infers velocities from the poses before and after; only what drive itself wrote is taken."""
     folder = tmp_path / "logs" / "x_val" / "town-1"
@@ -236,6 +242,9 @@ FAULTS = {
     "frames 0.3 s apart": ("sync", lambda c: c.update(timestamp_us=[300_000 * k for k in range(files.STEPS)]), {}, ["0.300 s apart"]),
     "no ego at a frame": ("sync", _at(layout.EGO, 7, None), {}, ["frame 7 has no ego state"]),
     "a row beyond the end": ("sync", _at(layout.BOXES, 7, 999), {}, ["frame 7", "row 999", "box_detections_se3.arrow", "90"]),
+    "a row before the start": ("sync", _at(layout.BOXES, 7, -5), {}, ["frame 7", "row -5", "box_detections_se3.arrow", "90"]),
+    "images back in time": ("camera.pcam_f0", _at("timestamp_us", 7, 100_000), {}, ["camera.pcam_f0.arrow", "not in order of time"]),
+    "an image of no time": ("camera.pcam_f0", _at("timestamp_us", 7, None), {}, ["camera.pcam_f0.arrow", "time of its images is missing"]),
     "no ego column": ("sync", _rename(layout.EGO, "other"), {}, ["sync.arrow lacks the columns ego_state_se3"]),
     "NaN in a pose": ("ego_state_se3", _at("imu_se3", 9, [NAN] * 7), {}, ["ego_state_se3.arrow", "row 9"]),
     "a pose that is not there": ("ego_state_se3", _at("imu_se3", 9, None), {}, ["row 9"]),
@@ -359,59 +368,14 @@ def test_maps_of_several_logs_are_read_around_the_drive(source, root, tmp_path):
     (tmp_path / "maps" / "made-up").mkdir(parents=True)
     shutil.copy(tmp_path / "other" / "logs" / "made-up_val" / "whole" / "map.arrow", tmp_path / "maps" / "made-up" / "made-up_town.arrow")
     shutil.rmtree(tmp_path / "other")
-    assert read(tmp_path).make_map is None  # the log names no place
+    assert read(tmp_path).make_map is None and read(tmp_path).absent == (folder / "map.arrow",)  # the log names no place
     _edit(folder, "sync", _same, {"location": "../town"})
     assert read(tmp_path).make_map is None
     _edit(folder, "sync", _same, {"location": "town"})
     log = read(tmp_path)
     assert list(LogScenes(log).road_map.lanes) == list(plain.lanes) and log.files[-1].name == "made-up_town.arrow"
+    assert log.absent[0] == folder / "map.arrow" and {path.name for path in log.absent[1:]} == {"made-up_town.arrow"} and log.files[-1] not in log.absent
     assert "40" in read_road_map("x", log.files[-1], source.origin).lanes
-
-
-def test_the_command_exports_and_reads_back(tmp_path, capsys):
-    av2_files.write(tmp_path / "av2" / "val" / "log-a")
-    av2_files.write(tmp_path / "av2" / "train" / "log-b")
-    (av2_files.write(tmp_path / "av2" / "train" / "log-c") / "annotations.feather").write_bytes(b"torn")
-    out = tmp_path / "out"
-    command = ["data", "export-123d", "dataset=av2", f"dataset.root={tmp_path}/av2", f"out={out}"]
-    assert main(command) == 1
-    told = capsys.readouterr().out
-    assert "2 logs written, 0 there before, 1 not read" in told and "not read: " in told and "log-c" in told
-    assert main(command) == 1 and "0 logs written, 2 there before, 1 not read" in capsys.readouterr().out
-    (out / "logs" / "av2_val" / "log-a" / "sync.arrow").unlink()  # as a killed export leaves it
-    assert main([*command, "split=val"]) == 0 and "1 logs written, 0 there before, 0 not read" in capsys.readouterr().out
-    assert main(["data", "inspect", str(out)]) == 0
-    told = capsys.readouterr().out
-    assert told.count("py123d log") == 2 and "map: lanes" in told and "2 read, 0 faults" in told
-    assert main(["data", "card", "dataset=py123d", f"dataset.root={out}", "split=val"]) == 0
-    assert "with a map                  7 of 7" in capsys.readouterr().out
-    assert main(["data", "export-123d", "dataset=py123d", f"dataset.root={out}", f"out={tmp_path}/again"]) == 2
-    assert main(["data", "export-123d", "dataset=av2", f"dataset.root={tmp_path}/av2", f"out={out}", "split=test"]) == 2
-    capsys.readouterr()
-
-
-def test_the_cache_is_exported_as_the_source_that_it_was_made_of(tmp_path, capsys):
-    av2_files.write(tmp_path / "av2" / "val" / "log-a")
-    assert main(["data", "convert", "dataset=av2", f"dataset.root={tmp_path}/av2", f"out={tmp_path}/cache"]) == 0
-    command = ["data", "export-123d", "dataset=cache", f"dataset.root={tmp_path}/cache", f"out={tmp_path}/out"]
-    assert main(command) == 0 and "1 logs written, 0 there before" in capsys.readouterr().out
-    assert main(command) == 0 and "0 logs written, 1 there before" in capsys.readouterr().out
-    assert (tmp_path / "out" / "logs" / "av2_val" / "log-a" / "sync.arrow").is_file()
-
-
-def test_a_log_whose_name_is_no_folder_is_refused(source, tmp_path):
-    for name in ("", "../x", ".hidden", "a/b"):
-        with pytest.raises(DataError, match="no name of one"):
-            write_log(replace(source, log_id=name), tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_export_without_an_image_leaves_no_log(source, tmp_path):
-    """Its sync.arrow comes last: it is written again the next time."""
-    broken = tuple(tuple(replace(ref, path=Path("gone.jpg")) if ref else None for ref in images) for images in source.images)
-    with pytest.raises(DataError, match=r"gone\.jpg"):
-        write_log(replace(source, images=broken), tmp_path)
-    assert not list(tmp_path.rglob("sync.arrow")) and not list(tmp_path.rglob("*.partial"))
 
 
 def test_inspect_counts(root):

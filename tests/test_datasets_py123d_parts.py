@@ -10,6 +10,7 @@ from drive.core.roadmap import Layer
 from drive.datasets import py123d_layout as layout
 from drive.datasets.py123d_arrow import pack, unpack, write_table
 from drive.datasets.py123d_map import numbered, read_road_map
+from drive.datasets.scenarionet_map import SPEED_LIMIT
 
 pa = pytest.importorskip("pyarrow")
 NAN = float("nan")
@@ -18,6 +19,7 @@ NAN = float("nan")
 def test_ids_of_lanes_are_numbers():
     assert numbered(["42", "7"]) == {"42": 42, "7": 7}
     assert numbered(["42", "07"]) == {"42": 0, "07": 1} and numbered(["42", str(2**31)]) == {"42": 0, str(2**31): 1} and numbered(["a", "a", "b"]) == {"a": 0, "b": 1}
+    assert numbered(["9" * 5000, str(2**31 - 1)]) == {"9" * 5000: 0, str(2**31 - 1): 1}
 
 
 VALUES = [None, True, False, 0, -1, -32, -33, 127, 128, 2**40, -(2**40), 1.5, NAN, "", "é" * 40, b"\x00\xff", [], [1, [2, "x"]], {"a": {b"b": None}, 3: [1.0]}]
@@ -110,6 +112,8 @@ MAP_FAULTS = {
     "NaN in a line": ((1, layout.LANE, _plain(0, NAN), shapely.box(0, 0, 1, 1)), "object 1 of layer 0: a line of the lane has NaN"),
     "a lane without a line": ((1, layout.LANE, {"lane_group_id": None}, shapely.box(0, 0, 1, 1)), "lacks something"),
     "a line that is text": ((1, layout.LANE, _plain(0, 9, centerline="here"), shapely.box(0, 0, 1, 1)), "lacks something"),
+    "a link to nowhere": ((1, layout.LANE, _plain(0, 9, successor_ids=[float("inf")]), shapely.box(0, 0, 1, 1)), "object 1 of layer 0: a lane lacks something"),
+    "a lane to the stars": ((1, layout.LANE, _plain(0, 1e300), shapely.box(0, 0, 1, 1)), "object 1 of layer 0: a line of the lane is longer than 100 km"),
     "features that are none": ((1, layout.LANE, b"\xc1", shapely.box(0, 0, 1, 1)), "object 1 of layer 0 is no MessagePack"),
     "features that are a number": ((1, layout.LANE, b"\x05", shapely.box(0, 0, 1, 1)), "has no features"),
 }
@@ -120,3 +124,9 @@ def test_faulty_objects_of_a_map_are_told(tmp_path, case):
     record, words = case
     with pytest.raises(DataError, match=words):
         read_road_map("x", _objects(tmp_path / "map.arrow", [record]), np.zeros(2))
+
+
+@pytest.mark.parametrize(("recorded", "read"), [(8.0, 8.0), (float("inf"), SPEED_LIMIT), (NAN, SPEED_LIMIT), (-3.0, SPEED_LIMIT), (None, SPEED_LIMIT)])
+def test_speed_limits_that_are_none_are_not_taken(tmp_path, recorded, read):
+    path = _objects(tmp_path / "map.arrow", [(1, layout.LANE, _plain(0, 9, speed_limit_mps=recorded), shapely.box(0, -2, 9, 2))])
+    assert read_road_map("x", path, np.zeros(2)).lanes["1"].speed_limit == read

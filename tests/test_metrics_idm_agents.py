@@ -245,6 +245,19 @@ def test_reacting_vehicles_change_a_score_and_each_proposal_has_its_own():
     assert slow < fast - 1.0
 
 
+@pytest.mark.parametrize("x", [[-50.0, -50.0, 50.0], [-50.0, -50.0, -50.0, 50.0, 50.0], [0.0, 0.0, 0.0], [-50.0, 50.0]])
+def test_a_lane_whose_vertices_repeat_carries_nobody_and_troubles_nobody(x):
+    line = np.column_stack([x, np.full(len(x), 30.0), np.zeros(len(x))])
+    ring = np.array([[-50.0, 28.0], [50.0, 28.0], [50.0, 32.0], [-50.0, 32.0]])
+    plain = street()
+    rings = [(token, Layer(int(plain.polygons.layers[i])), plain.polygons.ring(i)) for i, token in enumerate(plain.polygons.tokens)]
+    road = RoadMap("odd", {**plain.lanes, "odd": Lane("odd", line, line[:, :2], line[:, :2], 8.0)}, Polygons.from_rings([*rings, ("odd", Layer.LANE, ring)]))
+    found = traffic(scene([(0.5, 30.0, 0.0, 4.0, AgentType.VEHICLE), (-30.0, 3.5, 0.0, 8.0, AgentType.VEHICLE)], road=road))
+    assert [rail.row for rail in found.rails] == [1]
+    boxes = found.react(FAR)
+    assert not boxes.valid[1:, 0].any() and boxes.valid[:, 1].all() and np.isfinite(boxes.boxes[boxes.valid]).all()
+
+
 def test_a_scene_without_vehicles_or_lanes_has_nothing_to_react():
     empty = scene([])
     bare = replace(scene([(9.0, 30.0, 0.0, 0.0, AgentType.VEHICLE)]), road_map=RoadMap("bare", {}, Polygons.from_rings([])))

@@ -8,6 +8,7 @@ pose. The expert is the log's own drive, or where a scene holds none, what its p
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +25,7 @@ from drive.metrics.nuplan_route import LaneIndex
 from drive.metrics.pdms_scene import DT, HORIZON, PdmScene
 
 PARTS = ("nc", "dac", "mp", "ddc", "ep", "ttc", "sl", "comfort")
+KEPT = 8  # indices of maps: scenes come log by log, and every log may have a map of its own
 
 
 class NuplanCls:
@@ -33,11 +35,14 @@ class NuplanCls:
     needs_map = True
 
     def __init__(self) -> None:
-        self._indices: dict[int, tuple[RoadMap, LaneIndex]] = {}  # of the maps that scenes share, by identity
+        self._indices: OrderedDict[int, tuple[RoadMap, LaneIndex]] = OrderedDict()  # of maps that scenes share, by identity; used last, last
 
     def _index(self, road_map: RoadMap) -> LaneIndex:
         if id(road_map) not in self._indices:
             self._indices[id(road_map)] = road_map, LaneIndex(road_map)
+            if len(self._indices) > KEPT:
+                self._indices.popitem(last=False)
+        self._indices.move_to_end(id(road_map))
         return self._indices[id(road_map)][1]
 
     def accepts(self, scenario: Scenario) -> bool:

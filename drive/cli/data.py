@@ -102,7 +102,7 @@ def export_123d(argv: list[str]) -> int:
     """Write logs in py123d's layout."""
     from drive.core.errors import ConfigError
     from drive.datasets.py123d_export import export
-    from drive.datasets.select import make_reader
+    from drive.datasets.select import make_reader, reader_settings
 
     config = _config("export_123d", argv)
     data, split = config["dataset"], config["split"]
@@ -112,7 +112,7 @@ def export_123d(argv: list[str]) -> int:
         raise ConfigError("dataset.filter= is counted by dataset=navsim alone: export the logs whole")
     if data["name"] == "nuscenes" and split == "val":
         split = "test"  # nuScenes' val is what papers test on
-    done = export(make_reader(data), Path(data["root"]), Path(config["out"]), split)
+    done = export(make_reader(data), Path(data["root"]), Path(config["out"]), split, reader_settings(data))
     for fault in (*done.faults, *done.partly):
         print(f"not read: {fault}")
     print(f"{done.written} logs written, {done.kept} there before, {len(done.faults)} not read; in {config['out']}")

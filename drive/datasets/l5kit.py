@@ -93,7 +93,7 @@ def read_log(path: Path, arrays: dict[str, Records], scene: int, split: str, cha
         log_id=name,
         source="l5kit",
         split=split,
-        files=(path / "scenes" / ".zarray", *_files(arrays, frames, scene, first, last), *(() if chart is None else (chart.path,))),
+        files=(path / "scenes" / ".zarray", *_files(arrays, frames, scene, first, last), *(() if chart is None else (chart.meta, chart.path))),
         dt=DT,
         ego=ego_motion(poses),
         ego_size=EGO_SIZE,

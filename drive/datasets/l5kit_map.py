@@ -70,6 +70,7 @@ class SemanticMap:
     """The whole map, decoded."""
 
     path: Path
+    meta: Path  # which places it in the world
     lanes: Mapping[str, _Lane]
     limits: Mapping[str, tuple[float, float]]  # m/s of segments, forward and backward; 0 where there is none
     junctions: frozenset[str]
@@ -148,7 +149,7 @@ def read_map(folder: Path) -> SemanticMap:
                 areas[kind][key] = ring
     if not lanes:
         raise DataError(f"{path} holds no lane: is it L5Kit's semantic_map.pb?")
-    return SemanticMap(path, lanes, limits, frozenset(junctions), areas[CROSSWALK], areas[PARKING], faces, turned)
+    return SemanticMap(path, meta, lanes, limits, frozenset(junctions), areas[CROSSWALK], areas[PARKING], faces, turned)
 
 
 def _id(message: Message) -> str:

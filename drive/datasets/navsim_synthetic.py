@@ -73,13 +73,13 @@ def read_synthetic(path: Path) -> SyntheticScene:
         named = {key: str(meta[key]) for key in ("initial_token", "log_name", "map_name")}
         frames = tuple(_frame(path, k, frame, named) for k, frame in enumerate(scene["frames"]))
         tracks, lights = (list(scene[key] or ()) for key in ("extended_detections_tracks", "extended_traffic_light_data"))
-    except (KeyError, TypeError, ValueError) as error:
+        original = str(meta.get("corresponding_original_scene") or "")
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise DataError(f"{path} is no second-stage scene of NAVSIM ({error!r})") from error
     if not 1 <= history <= len(frames):
         raise DataError(f"{path} has {len(frames)} frames, and names {history} of them its history")
     frames[history - 1]["token"] = named["initial_token"]
     later = tuple(_later(path, k, frames[-1], tracks[k : k + 1], lights[k : k + 1]) for k in range(max(len(tracks), len(lights))))
-    original = str(meta.get("corresponding_original_scene") or "")
     return SyntheticScene(
         named["initial_token"], named["log_name"], named["map_name"], original, history, frames, later, hashlib.sha256(content).hexdigest()
     )
@@ -93,7 +93,7 @@ def _frame(path: Path, k: int, frame: Mapping[str, Any], named: Mapping[str, str
     x, y, turn = (float(value) for value in ego["ego_pose"])
     boxes = frame["annotations"]
     return {
-        "token": str(frame["token"]), "timestamp": int(frame["timestamp"]), "log_name": named["log_name"], "map_location": named["map_name"],
+        "token": str(frame["token"]), "timestamp": int(np.int64(int(frame["timestamp"]))), "log_name": named["log_name"], "map_location": named["map_name"],
         "roadblock_ids": [str(block) for block in frame["roadblock_ids"]], "traffic_lights": list(frame["traffic_lights"]),
         "ego2global_translation": [x, y, 0.0], "ego2global_rotation": [np.cos(turn / 2.0), 0.0, 0.0, np.sin(turn / 2.0)],
         "ego_dynamic_state": [*map(float, ego["ego_velocity"]), *map(float, ego["ego_acceleration"])],
@@ -116,7 +116,7 @@ def _later(path: Path, k: int, last: Mapping[str, Any], tracks: Sequence[Any], l
         signals = [signal.fields for statuses in lights for signal in statuses.fields["traffic_lights"]]
         red = [(str(signal["lane_connector_id"]), int(signal["status"].args[0]) == RED) for signal in signals]
         tokens, kinds = [str(found.fields["_metadata"].fields["track_token"]) for found in seen], [_kind(found) for found in seen]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise DataError(f"{path}: what is seen {(k + 1) / 2:g} s after the last frame wants nuPlan's tracked objects and lights ({error!r})") from error
     turn = 2.0 * np.arctan2(last["ego2global_rotation"][3], last["ego2global_rotation"][0])
     ego = np.array([*last["ego2global_translation"][:2], turn])
@@ -134,7 +134,10 @@ def _later(path: Path, k: int, last: Mapping[str, Any], tracks: Sequence[Any], l
 
 
 def _kind(found: Record) -> str:
-    return NAMES[int(found.fields["_tracked_object_type"].args[0])]
+    kind = int(found.fields["_tracked_object_type"].args[0])
+    if kind < 0:
+        raise IndexError(f"TrackedObjectType {kind}")
+    return NAMES[kind]
 
 
 def _box(found: Record) -> list[float]:

@@ -6,7 +6,7 @@ conversions infer that from the poses before and after, a step of the future. Fi
 velocities are the recorded ones, else from positions; size and class are those of the first box, as what is drawn must not come from later
 ones. A camera's image at a frame is the last one that was taken at most LEAD s after it. Lens distortion is not undone.
 
-A log belongs to the split that its folder's name above ends in (nuplan_train), and to test where none does.
+A log belongs to the split that a folder above it, below the data root, ends in (nuplan_train), and to test where none does.
 """
 
 from __future__ import annotations
@@ -92,8 +92,10 @@ def _one(column: Any) -> Any:
 def _at(frames: _Frames, key: str, total: int, path: Path) -> Ints:
     """The rows of the frames in a file of `total` rows, -1 where there is none."""
     rows = frames.rows[key]
-    if (rows >= total).any() or (rows < -1).any():
-        raise DataError(f"{frames.folder / 'sync.arrow'}: frame {int(np.argmax((rows >= total) | (rows < -1)))} names row {int(rows.max())} of {path.name}, which has {total}")
+    bad = (rows >= total) | (rows < -1)
+    if bad.any():
+        at = int(bad.argmax())
+        raise DataError(f"{frames.folder / 'sync.arrow'}: frame {at} names row {int(rows[at])} of {path.name}, which has {total}")
     return rows
 
 
@@ -243,6 +245,8 @@ def _camera(frames: _Frames, name: str, axle: Array, height: float, sensors: Pat
     camera = Camera(str(description.get("camera_name") or name), width, high, np.array([[fx, skew, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]), pose)
     refs = _embedded(path, columns[1], (width, high)) if pyarrow().types.is_binary(table[columns[1]].type) else _named(path, table[columns[1]], sensors, (width, high))
     taken = _integers(table, columns[0], path)
+    if table[columns[0]].null_count or (np.diff(taken) < 0).any():
+        raise DataError(f"{path}: a time of its images is missing, or they are not in order of time: which one a frame saw cannot be told")
     last = np.searchsorted(taken, frames.stamps + round(LEAD * 1e6), side="right") - 1
     old = round(OLDEST * frames.dt * 1e6)
     return camera, tuple(refs[k] if k >= 0 and stamp - taken[k] <= old else None for k, stamp in zip(last.tolist(), frames.stamps.tolist())), distortion
@@ -275,21 +279,24 @@ def _embedded(path: Path, name: str, size: tuple[int, int]) -> list[ImageRef | N
     return refs
 
 
-def _map_file(folder: Path, description: Mapping[str, Any]) -> tuple[Path | None, bool]:
-    """The map of a log, and whether it serves others too."""
-    if (own := folder / f"{layout.MAP}.arrow").is_file():
-        return own, False
+def _map_file(folder: Path, description: Mapping[str, Any]) -> tuple[Path | None, tuple[Path, ...]]:
+    """The map of a log, its own or one that serves others too, and the files that would be taken before it, were they there."""
+    places = [folder / f"{layout.MAP}.arrow"]
     dataset, location = (str(description.get(key) or "") for key in ("dataset", "location"))
     if dataset and location and all(Path(part).name == part for part in (dataset, location)):
-        for above in list(folder.absolute().parents)[:6]:
-            if (found := above / "maps" / dataset / f"{dataset}_{location}.arrow").is_file():
-                return found, True
-    return None, False
+        places += [above / "maps" / dataset / f"{dataset}_{location}.arrow" for above in list(folder.absolute().parents)[:6]]
+    at = next((k for k, place in enumerate(places) if place.is_file()), len(places))
+    return (places[at] if at < len(places) else None), tuple(places[:at])
 
 
-def split_of(folder: Path) -> str:
-    """The split that the nearest folder above ends in, as nuplan_train does; test where none does."""
-    ends = (part.rsplit("_", 1)[-1].lower() for part in reversed(folder.absolute().parts[:-1]))
+def split_of(folder: Path, root: Path | None = None) -> str:
+    """The split that the nearest folder between `root` and a log's folder ends in, as nuplan_train does; test where none does.
+
+    The folder right above counts even where it is `root`, or no root is given; those above `root` say nothing of the data.
+    """
+    parts = folder.absolute().parts
+    start = len(parts) - 2 if root is None else min(len(root.absolute().parts), len(parts) - 2)
+    ends = (part.rsplit("_", 1)[-1].lower() for part in reversed(parts[start:-1]))
     return next((FOLDER_SPLITS[end] for end in ends if end in FOLDER_SPLITS), "test")
 
 
@@ -304,7 +311,7 @@ class Py123dReader:
 
     def find(self, root: Path) -> list[Entry]:
         """The folders with a sync.arrow, in order of path."""
-        return [Entry(path.parent.name, path.parent, split_of(path.parent)) for path in walk(root, lambda name: name == "sync.arrow")]
+        return [Entry(path.parent.name, path.parent, split_of(path.parent, root)) for path in walk(root, lambda name: name == "sync.arrow")]
 
     def read(self, entry: Entry) -> Log:
         """One log with its map. Raises DataError, naming file and record."""
@@ -318,7 +325,7 @@ class Py123dReader:
         axle = _pose(car, "rear_axle_to_imu_se3", path)
         ground = height / 2.0 - (np.linalg.inv(axle) @ _pose(car, "center_to_imu_se3", path))[2, 3]  # m from the ground up to the axle's frame
         cameras = [_camera(frames, name, axle, ground, self.sensors) for name in self.cameras]
-        archive, shared = _map_file(folder, frames.description)
+        archive, absent = _map_file(folder, frames.description)
         agents, lights = _agents(frames, origin, faults), _lights(frames)
         named = [folder / f"{key}.arrow" for key in (layout.SYNC, layout.EGO, layout.BOXES, layout.LIGHTS) if key == layout.SYNC or key in frames.rows]
         return Log(
@@ -326,13 +333,14 @@ class Py123dReader:
             source=self.name,
             split=entry.split,
             files=(*named, *(folder / f"camera.{name}.arrow" for name in self.cameras), *(() if archive is None else (archive,))),
+            absent=absent,
             faults=tuple(faults),
             dt=frames.dt,
             ego=ego_motion(local, frames.dt) if motion is None else EgoTrack(local, motion.velocity_ego, motion.acceleration_ego, motion.yaw_rate),
             ego_size=(length, width, height),
             agents=agents,
             origin=origin,
-            make_map=None if archive is None else partial(read_road_map, entry.log_id, archive, origin, poses if shared else None),
+            make_map=None if archive is None else partial(read_road_map, entry.log_id, archive, origin, poses if absent else None),
             times=(frames.stamps - frames.stamps[0]) * 1e-6,
             lights=lights,
             cameras=tuple(camera for camera, _, _ in cameras),
@@ -358,8 +366,8 @@ def inspect(path: Path) -> Inspection:
     for camera in sorted(path.glob("camera.*.arrow")):
         table, _ = open_table(camera)
         found[f"images of {camera.stem.partition('.')[2]}"] = len(table)
-    archive, shared = _map_file(path, describe_log(path))
-    if archive is not None and not shared:
+    archive, absent = _map_file(path, describe_log(path))
+    if archive is not None and not absent:
         found.update({f"map: {name}": count for name, count in map_counts(archive).items()})
     unread = sorted(p.stem for p in path.glob("*.arrow") if p.stem.partition(".")[0] in ("lidar", "radar", "imu", "gnss", "barometer", "magnetometer", "custom"))
     return Inspection("py123d log", path, {**found, **({"not read": ", ".join(unread)} if unread else {})}, log.faults)

@@ -9,8 +9,9 @@ of the car are in proportion to NAVSIM's car, as a Log does not tell them. An im
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +23,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from drive.core.errors import DataError
+from drive.core.files import atomic_write_text
 from drive.core.types import AgentType, Camera, Lights, LightState
 from drive.core.vehicle import PACIFICA
 from drive.datasets import py123d_layout as layout
@@ -33,6 +35,7 @@ from drive.datasets.py123d_arrow import pyarrow, write_table
 from drive.datasets.py123d_map import numbered, write_road_map
 
 Array = NDArray[np.float64]
+CARD = "drive_export.json"  # in `out`: what its logs were exported from
 IMAGES_EACH = 16  # images of a record batch
 SIDE_FRONT, SIDE_BACK = np.radians(22.5), np.radians(157.5)  # heading beyond which a camera looks to the side, or back
 
@@ -47,24 +50,33 @@ class Export:
     partly: tuple[str, ...] = ()  # records that could not, of logs that were written
 
 
-def export(reader: Reader, root: Path, out: Path, split: str | None = None) -> Export:
+def export(reader: Reader, root: Path, out: Path, split: str | None = None, settings: Mapping[str, Any] | None = None) -> Export:
     """Write the logs of `reader` below `root`, those of `split` or all, below `out`; a log that is there whole is left as it is.
 
-    A log that cannot be read is a fault, told with file and record. Raises DataError where no log is of `split`.
+    `settings` are those of the reader. A log that cannot be read is a fault, told with file and record, and so is a second one of one id. Raises
+    DataError where `out` is no folder or holds logs of another source, root or settings, and where no log is of `split`.
     """
+    card = json.loads(json.dumps({"version": layout.VERSION, "source": reader.name, "root": str(root.absolute()), "settings": dict(settings or {})}))
+    _check_card(out, card)
     entries = [entry for entry in reader.find(root) if split is None or entry.split in ("", split)]
     if not entries:
         raise DataError(f"{root} has no log of {reader.name}{f' of the split {split!r}' if split else ''}")
+    atomic_write_text(out / CARD, json.dumps(card))
     written, kept, faults, partly = 0, 0, [], []
+    seen: set[Path] = set()
     for entry in entries:
-        if entry.split and entry.log_id and _whole(out, reader.name, entry.split, entry.log_id):
-            kept += 1
-            continue
         try:
-            log = reader.read(entry)
-            if split is not None and log.split != split:
-                continue
-            if _whole(out, log.source, log.split, log.log_id):  # a cache's logs are of other sources
+            log = None
+            folder = folder_of(out, reader.name, entry.split, entry.log_id) if entry.split and entry.log_id else None
+            if folder is None or not _whole(folder):
+                log = reader.read(entry)
+                if split is not None and log.split != split:
+                    continue
+                folder = folder_of(out, log.source, log.split, log.log_id)  # a cache's logs are of other sources
+            if folder in seen:
+                raise DataError(f"{entry.path}: log {folder.name} is there twice: remove one of them")
+            seen.add(folder)
+            if log is None or _whole(folder):
                 kept += 1
                 continue
             write_log(log, out)
@@ -76,12 +88,32 @@ def export(reader: Reader, root: Path, out: Path, split: str | None = None) -> E
     return Export(written, kept, tuple(faults), tuple(partly))
 
 
-def _whole(out: Path, source: str, split: str, log_id: str) -> bool:
-    return (folder_of(out, source, split, log_id) / f"{layout.SYNC}.arrow").is_file()
+def _check_card(out: Path, card: Mapping[str, Any]) -> None:
+    """Raises DataError where `out` is no folder, or holds logs that are not of `card`: they would be taken for those that are asked for."""
+    if file := next((path for path in (out, *out.absolute().parents) if path.exists() and not path.is_dir()), None):
+        raise DataError(f"{file} is a file: give a folder as out=")
+    path = out / CARD
+    if not path.is_file():
+        if next(out.glob(f"logs/*/*/{layout.SYNC}.arrow"), None):
+            raise DataError(f"{out} holds logs, and no {CARD} that tells what they were exported from: give another out=")
+        return
+    try:
+        there = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is no card of an export ({error}): give another out=") from error
+    if other := [f"{key} {there.get(key)}, not {value}" for key, value in card.items() if there.get(key) != value]:
+        raise DataError(f"{out} holds exported logs of another source, folder or settings ({'; '.join(other)}): give another out=")
+
+
+def _whole(folder: Path) -> bool:
+    return (folder / f"{layout.SYNC}.arrow").is_file()
 
 
 def folder_of(out: Path, source: str, split: str, log_id: str) -> Path:
-    """The folder of a log below `out`."""
+    """The folder of a log below `out`. Raises DataError where one of the names cannot be part of a folder's name."""
+    for what, name in (("name", log_id), ("source", source), *([("split", split)] if split else [])):
+        if not name or name.startswith(".") or set(name) & set("/\\\0"):
+            raise DataError(f"log {log_id!r} cannot be exported: its {what} {name!r} becomes a folder, and is no name of one")
     return out / "logs" / f"{_dataset(source)}_{split}" / log_id
 
 
@@ -92,10 +124,8 @@ def _dataset(source: str) -> str:
 def write_log(log: Log, out: Path) -> Path:
     """Write a log with its map, and return its folder; sync.arrow comes last, so that a log which has one is whole.
 
-    Raises DataError where an image cannot be read, or the log's name is no name of a folder.
+    Raises DataError where an image cannot be read, or the log's name, source or split is no name of a folder.
     """
-    if Path(log.log_id).name != log.log_id or not log.log_id or log.log_id.startswith("."):
-        raise DataError(f"log {log.log_id!r} cannot be exported: its name becomes a folder, and is no name of one")
     folder = folder_of(out, log.source, log.split, log.log_id)
     stamps = np.round([log.time(step) * 1e6 for step in range(log.steps)]).astype(np.int64)
     about = {"dataset": _dataset(log.source), "split": folder.parent.name, "log_name": log.log_id, "location": None, "version": layout.VERSION}

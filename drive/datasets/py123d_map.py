@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 RADIUS = 150.0  # m around a drive, of a map that serves several logs
 COLUMNS = ("object_id", "map_layer", "features", "wkb")
 STEP, COARSE = 1.0, 2.0  # m between points of a lane: as resampled, and at most as recorded
+LONGEST = 1e5  # m, of a lane: beyond, a number is damaged
 SAME_WAY = np.radians(60.0)  # of two neighbours
 AREAS = ((layout.LANE_GROUP, Layer.ROADBLOCK), (layout.INTERSECTION, Layer.INTERSECTION), (layout.CARPARK, Layer.CARPARK))
 INT32 = 2**31
@@ -130,17 +131,19 @@ def _lane(record: _Object, features: Mapping[str, Any], groups: Mapping[int, Map
         left, right = ("" if features[key] is None else str(int(features[key])) for key in ("left_lane_id", "right_lane_id"))
         limit = float(features["speed_limit_mps"] or 0.0)
         junction = groups.get(group, {}).get("intersection_id")
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(f"{record.where}: a lane lacks something, or has it in another form ({error!r})") from error
     if any(len(line) < 2 or not np.isfinite(line).all() for line in lines):
         raise DataError(f"{record.where}: a line of the lane has NaN, or fewer than two points")
+    if max(arc_length(line)[-1] for line in lines) > LONGEST:
+        raise DataError(f"{record.where}: a line of the lane is longer than {LONGEST / 1e3:.0f} km")
     if len({len(line) for line in lines}) > 1 or np.diff(arc_length(lines[0])).max() > COARSE:
         count = max(int(np.ceil(max(arc_length(line)[-1] for line in lines) / STEP)), 1) + 1
         lines = [_even(line, count) for line in lines]
     centerline = polyline_with_heading(lines[0])
     return Lane(
         id=str(record.id), centerline=centerline, left=lines[1], right=lines[2],
-        speed_limit=limit if limit > 0.0 else SPEED_LIMIT,
+        speed_limit=limit if 0.0 < limit < np.inf else SPEED_LIMIT,
         is_connector=junction is not None,
         turn="" if junction is None else turn_of(centerline),
         roadblock=f"lane_{record.id}" if group is None else str(group),
@@ -188,7 +191,7 @@ def _connectors(lanes: Mapping[str, Lane]) -> dict[str, Lane]:
 def numbered(ids: Iterable[str]) -> dict[str, int]:
     """A number for each id: its own where all are numbers of 32 bits, else its place."""
     ids = list(dict.fromkeys(ids))
-    own = all(i.isascii() and i.isdigit() and str(int(i)) == i and int(i) < INT32 for i in ids)
+    own = all(i.isascii() and i.isdigit() and len(i) <= 10 and str(int(i)) == i and int(i) < INT32 for i in ids)
     return {i: int(i) if own else k for k, i in enumerate(ids)}
 
 

@@ -159,10 +159,13 @@ class IdmTraffic:
                 parked.append(row)
                 continue
             length, width = map(float, pdm.agent_size[row, :2])
+            rail = _rail(row, lane, pose[:2], speed, length, width)
+            if len(rail.points) < 2:  # of a lane of one segment, or whose vertices repeat: there is no way along it
+                continue
             box = box_area(snapped, length, width)
-            if len(lane.centerline) > 2 and not shapely.intersects(taken, box).any():
+            if not shapely.intersects(taken, box).any():
                 taken.append(box)
-                rails.append(_rail(row, lane, pose[:2], speed, length, width))
+                rails.append(rail)
         return IdmTraffic(pdm, present, tuple(rails), tuple(parked))
 
     def react(self, states: Array) -> PackedAgents:
