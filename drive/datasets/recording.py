@@ -79,10 +79,9 @@ class LogRecorder:
             raise DataError(f"recording {self.log_id}: {len(self.cameras)} cameras want as many images a step, got {0 if images is None else len(images)}")
         if not np.isfinite([*ego.pose_world, *ego.velocity_ego, *ego.acceleration_ego, ego.yaw_rate, ego.time_s]).all():
             raise DataError(f"{where}: the ego's pose, motion or time is NaN or infinite")
-        if self._egos and ego.time_s <= (before := self._egos[-1].time_s) and (ego.time_s or before):  # all at 0: the caller tells no times
-            raise DataError(f"{where}: its time of {ego.time_s} s is not later than the {before} s of the step before")
-        if len(self._egos) > 1 and ego.time_s and not self._egos[-1].time_s:
-            raise DataError(f"{where}: it has a time of {ego.time_s} s, the steps before it have none")
+        told = [state.time_s for state in (*self._egos[:2], ego)]  # all at 0: the caller tells no times
+        if self._egos and any(told) and (ego.time_s <= self._egos[-1].time_s or (len(self._egos) > 1 and told[0] == told[1])):
+            raise DataError(f"{where}: its time of {ego.time_s} s does not follow that of the step before, {self._egos[-1].time_s} s")
         for camera, image in zip(self.cameras, images if images is not None else ()):
             buffer = BytesIO()
             Image.fromarray(image).save(buffer, "PNG", compress_level=1)
@@ -128,7 +127,9 @@ class LogRecorder:
             np.stack([ego.acceleration_ego for ego in self._egos]),
             np.array([ego.yaw_rate for ego in self._egos]),
         )
-        times = np.array([ego.time_s for ego in self._egos]) if self._egos[-1].time_s else self.dt * np.arange(len(poses))
+        times = np.array([ego.time_s for ego in self._egos])
+        if not times.any():
+            times = self.dt * np.arange(len(poses), dtype=np.float64)
         road_map = None if self.road_map is None else self.road_map.shifted(-origin)
         return Log(
             log_id=self.log_id,
