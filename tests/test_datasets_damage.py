@@ -272,7 +272,9 @@ class Two:
 
     def read(self, entry):
         size, changes = (60, {}) if entry.log_id == "long" else (20, self.changes)
-        ego = EgoTrack(np.column_stack([0.6 * np.arange(size), np.zeros((size, 2))]), np.tile([6.0, 0.0], (size, 1)), np.zeros((size, 2)), np.zeros(size))
+        poses = np.zeros((size, 3))
+        poses[:, 0] = 0.6 * np.arange(size)
+        ego = EgoTrack(poses, np.tile([6.0, 0.0], (size, 1)), np.zeros((size, 2)), np.zeros(size))
         return drive(log_id=entry.log_id, ego=ego, agents=Tracks.empty(size), **changes)
 
 

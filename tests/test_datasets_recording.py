@@ -199,7 +199,7 @@ def test_times_that_begin_late_are_refused_and_those_before_zero_are_not(tmp_pat
         early.add(state(3, time_s=0.0), cars(), Command.LANEFOLLOW)
     untold.close()
     early.close()
-    assert [CacheReader().read(entry).times.tolist() for entry in CacheReader().find(tmp_path)] == [[0.0, 0.1, 0.2], [-0.2, -0.1, 0.0]]
+    assert [np.asarray(CacheReader().read(entry).times).tolist() for entry in CacheReader().find(tmp_path)] == [[0.0, 0.1, 0.2], [-0.2, -0.1, 0.0]]
 
 
 def test_what_would_spoil_a_whole_drive_is_refused_before_it(tmp_path):
