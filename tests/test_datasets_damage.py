@@ -15,8 +15,10 @@ from damage_flips import flipped
 from damage_sources import SOURCES, Fate, Outcome, Source, files_of, judge, outcome
 
 from drive.core.errors import DataError
+from drive.core.roadmap import Lane, Polygons, RoadMap
 from drive.core.types import AgentType, Camera, EgoTrack, Tracks
-from drive.datasets.logs import Log
+from drive.datasets.logged import Entry, LogDataset
+from drive.datasets.logs import Log, LogScenes
 
 pytest.importorskip("pyarrow")
 CUTS = {"empty": 0.0, "cut off at a tenth": 0.1, "cut off in the middle": 0.5, "cut off near the end": 0.9, "a byte short": 1.0}
@@ -233,3 +235,54 @@ def test_motion_that_is_recorded_is_looked_at_too():
         drive(ego=replace(ego, yaw_rate=np.where(np.arange(20) == 3, 1e30, 0.0)))
     with pytest.raises(DataError, match="velocity of step 0"):
         drive(ego=replace(ego, velocity_ego=np.full((20, 2), np.nan)))
+
+
+@pytest.mark.parametrize("case", STRANGE.values(), ids=STRANGE)
+def test_of_a_sound_log_nan_and_time_alone_are_refused(case):
+    changes, words = case
+    if "NaN" in words or "not later" in words:
+        with pytest.raises(DataError, match=words):
+            drive(sound=True, **changes)
+    else:
+        assert drive(sound=True, **changes).steps == 20
+
+
+def test_a_log_without_files_is_not_told_to_fetch_any():
+    line = np.column_stack([np.arange(-10.0, 30.0), np.zeros(40), np.zeros(40)])
+    far = RoadMap("m", {"a": Lane("a", line, line[:, :2] + [0.0, 2e4], line[:, :2], 15.0)}, Polygons.from_rings([]))
+    for files, cure in (((), "mend what gave it"), ((Path("f.db"),), "fetch it again")):
+        for changes, _ in STRANGE.values():
+            with pytest.raises(DataError, match=f"^{'f.db' if files else 'test'}: log x: .*{cure}$"):
+                drive(files=files, **changes)
+        with pytest.raises(DataError, match=f"lane a has a point at NaN, or more than 10 km from the drive: .*{cure}$"):
+            _ = LogScenes(drive(files=files, make_map=lambda: far)).road_map
+    assert LogScenes(drive(sound=True, make_map=lambda: far)).road_map is far
+
+
+class Two:
+    """A long log, and a short one that `changes` describe."""
+
+    name = "two"
+
+    def __init__(self, **changes):
+        self.changes = changes
+
+    def find(self, root):
+        return [Entry(name, root, "val") for name in ("long", "short")]
+
+    def read(self, entry):
+        size, changes = (60, {}) if entry.log_id == "long" else (20, self.changes)
+        poses = np.zeros((size, 3))
+        poses[:, 0] = 0.6 * np.arange(size)
+        ego = EgoTrack(poses, np.tile([6.0, 0.0], (size, 1)), np.zeros((size, 2)), np.zeros(size))
+        return drive(log_id=entry.log_id, ego=ego, agents=Tracks.empty(size), **changes)
+
+
+def test_a_fault_costs_no_coverage_where_no_scenario_is_lost(tmp_path):
+    def expected(**changes):
+        data = LogDataset(Two(**changes), tmp_path, "val", short_futures=True)
+        assert data.faults == list(changes.get("faults", ())) and len(data) == 9 + 1
+        return data.expected
+
+    assert expected() == expected(faults=("f.db: row 7 is no box",)) == 10
+    assert expected(faults=("f.db: cut off",), cut=True) == 2 * 9

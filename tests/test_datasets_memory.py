@@ -134,13 +134,15 @@ def test_an_index_is_read_line_by_line_and_the_last_line_of_a_log_counts(tmp_pat
     assert steps == list(range(count, 2 * count))
 
 
-@pytest.mark.parametrize("torn", ["", '{"path": "ä', "\n"])
-def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path, torn):
-    (tmp_path / INDEX).write_text('{"a": "ü"}\n' + torn, encoding="utf-8")
-    with (tmp_path / INDEX).open("a+", encoding="utf-8") as index:
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("torn", [b"", '{"path": "ä'.encode(), b'{"path": "\xc3', b'\xff\xfe{"', b"\n"])
+def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path, torn, end):
+    whole = '{"a": "ü"}'.encode() + end + b"{}" + end
+    (tmp_path / INDEX).write_bytes(whole + torn)
+    with (tmp_path / INDEX).open("ab+") as index:
         end_line(index)
-        index.write("next\n")
-    assert (tmp_path / INDEX).read_text(encoding="utf-8") == '{"a": "ü"}\n' + ("\n" if torn == "\n" else "") + "next\n"
+        index.write(b"next\n")
+    assert (tmp_path / INDEX).read_bytes() == whole + (b"\n" if torn == b"\n" else b"") + b"next\n"
 
 
 def test_a_map_without_a_junction_is_one(tmp_path):

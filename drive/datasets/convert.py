@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -56,6 +57,7 @@ class Record:
     bytes: int
     fault: str = ""  # why it could not
     faults: list[str] = field(default_factory=list)  # of records within it
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,20 +146,18 @@ def convert(
         fresh = {name for record in _records(out) if (name := (record.path, record.key)) in entries and _fresh(record, root, out)}
         todo = [entry for name, entry in entries.items() if name not in fresh]
         faults, partly = [], []
-        with (out / INDEX).open("a+", encoding="utf-8") as index:
+        with (out / INDEX).open("ab+") as index:
             end_line(index)
             index.writelines(_line(_unread(entry, _relative(entry.path, root), WAITING)) for entry in todo)
             done = _converted(reader, todo, root, out, workers)
             for record in tqdm(done, total=len(todo), desc=f"converting {reader.name}", disable=not progress, dynamic_ncols=True):
                 faults += [record.fault] if record.fault else []
                 partly += record.faults
-                index.write(_line(record))
-                index.flush()
-                os.fsync(index.fileno())
+                append(index, record)
         named, size, text = set(), 0, BytesIO()
         for record in _records(out):
             if (record.path, record.key) in entries or (split is not None and record.split not in ("", split)):
-                text.write(_line(record).encode())
+                text.write(_line(record))
                 named.add(f"{record.digest}{arrow_log.SUFFIX}")
                 size += record.bytes
         atomic_write_bytes(out / INDEX, text.getvalue())
@@ -181,13 +181,20 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def end_line(index: Any) -> None:
-    """Cut a torn last line off, so that the next one starts on its own."""
+def append(index: BinaryIO, record: Record) -> None:
+    """A line of the index, on the disk when this returns."""
+    index.write(_line(record))
+    index.flush()
+    os.fsync(index.fileno())
+
+
+def end_line(index: BinaryIO) -> None:
+    """Cut a torn last line off, so that the next one starts on its own; bytes: a torn line may be no text."""
     index.seek(0)
-    whole, line = 0, "\n"
+    whole, line = 0, b"\n"
     for line in index:
-        whole += len(line.encode()) if line.endswith("\n") else 0
-    if not line.endswith("\n"):
+        whole += len(line) if line.endswith(b"\n") else 0
+    if not line.endswith(b"\n"):
         index.truncate(whole)
     index.seek(0, os.SEEK_END)
 
@@ -197,8 +204,8 @@ def _relative(path: Path, root: Path) -> str:
     return os.path.relpath(path, root)
 
 
-def _line(record: Record) -> str:
-    return json.dumps(asdict(record)) + "\n"
+def _line(record: Record) -> bytes:
+    return json.dumps(asdict(record)).encode() + b"\n"
 
 
 def _convert_one(reader: Reader, entry: Entry, root: Path, out: Path) -> Record:
@@ -220,8 +227,8 @@ def _unread(entry: Entry, path: str, fault: str) -> Record:
 
 def record_of(log: Log, path: str, key: str, stamp: list[list[Any]], digest: str, size: int) -> Record:
     """The line of a log that was written as `digest`."""
-    presents = None if log.presents is None else list(log.presents)
-    return Record(path, key, stamp, log.log_id, log.group, log.split, log.steps, log.dt, presents, list(log.breaks), digest, size, faults=list(log.faults))
+    presents, faults = None if log.presents is None else list(log.presents), list(log.faults)
+    return Record(path, key, stamp, log.log_id, log.group, log.split, log.steps, log.dt, presents, list(log.breaks), digest, size, "", faults, log.cut)
 
 
 def _converted(reader: Reader, entries: list[Entry], root: Path, out: Path, workers: int) -> Iterator[Record]:
@@ -276,15 +283,13 @@ class CacheReader:
         if not (root / INDEX).is_file():
             raise DataError(f"{root} holds no {INDEX}: it is no folder of `drive data convert`")
         named: set[str] = set()
-        entries, waiting = [], 0
+        entries, waiting = [], Counter[str]()
         for record in sorted(_records(root), key=lambda record: record.log_id):
             named.add(f"{record.digest}{arrow_log.SUFFIX}")
-            waiting += record.fault.endswith(WAITING)
+            waiting[record.log_id] += record.fault.endswith(WAITING)
             entries.append(_entry(record, root))
         strays = sorted(path for path in (root / LOGS).glob(f"*{arrow_log.SUFFIX}") if path.name not in named)
-        strays = strays[waiting:]  # a conversion writes a file before its line
-        lost = [Entry("", path, "", f"{root / INDEX} is cut off or damaged: it does not name {path.name}; run the conversion again") for path in strays]
-        return [*entries, *lost]
+        return [*entries, *_lost(root, strays, +waiting)]
 
     def read(self, entry: Entry) -> Log:
         """One log, mapped into memory. Raises DataError, naming the file, and for a log that could not be converted."""
@@ -301,11 +306,35 @@ class CacheReader:
         return log
 
 
+def _lost(root: Path, strays: list[Path], waiting: Counter[str]) -> list[Entry]:
+    """Those of the files that the index does not name that no log in `waiting` accounts for: a conversion writes a file before its line."""
+    torn, lost = f"{root / INDEX} is cut off or damaged", []
+    for path in strays:
+        log_id = _log_id(path, root) if waiting else ""
+        if log_id and waiting[log_id]:
+            waiting[log_id] -= 1
+        else:
+            lost.append(path)
+    unsure = waiting[""]  # logs whose name only reading tells: any of the files may be theirs
+    if not unsure:
+        return [Entry("", path, "", f"{torn}: it does not name {path.name}; run the conversion again") for path in lost]
+    told = f"{torn}: up to {len(lost)} files in {LOGS} are of logs that it does not name, {unsure} of them may be of the stopped conversion; run it again"
+    return [Entry("", path, "", told) for path in lost[unsure:]]
+
+
+def _log_id(path: Path, root: Path) -> str:
+    try:
+        return arrow_log.read(path, root).log_id
+    except DataError:
+        return ""
+
+
 def _entry(record: Record, root: Path) -> Entry:
     if record.fault:
         return Entry(record.log_id, root / INDEX, record.split, record.fault, group=record.group)
     outline = Outline(record.steps, record.dt, None if record.presents is None else tuple(record.presents), tuple(record.breaks))
-    return Entry(record.log_id, root / LOGS / f"{record.digest}{arrow_log.SUFFIX}", record.split, "", outline, record.digest, record.group, tuple(record.faults))
+    path = root / LOGS / f"{record.digest}{arrow_log.SUFFIX}"
+    return Entry(record.log_id, path, record.split, "", outline, record.digest, record.group, tuple(record.faults), record.cut)
 
 
 def source_of(root: Path) -> str:

@@ -39,6 +39,7 @@ class Entry:
     digest: str = ""  # of the content of `path`, where it is known
     group: str = ""  # as Log's, where it is known
     faults: tuple[str, ...] = ()  # as Log's, where they are known
+    cut: bool = False  # as Log's, where it is known
 
 
 class Reader(Protocol):
@@ -120,8 +121,8 @@ class LogDataset(Sequence[Scenario]):
         A Scenario has its whole 5 s of future, which is what training imitates and the PDM score judges; `short_futures` also gives those
         with less outside of train, for protocols that judge what there is. `splits` names the logs of each split, in place of the
         source's own; `settings` are those of the reader, for the fingerprint; `render` are cameras for logs without any. A log that cannot be read is kept in `faults` and counts in `expected` as
-        many scenarios as the readable ones hold on average, and at least as many does one that lost records, as nobody knows what stood
-        behind a cut; one that is there twice is kept there too, and costs nothing. Raises DataError
+        many scenarios as the readable ones hold on average, and at least as many as the whole ones does one whose file was cut, as nobody
+        knows what stood behind the cut; one that is there twice is kept there too, and costs nothing. Raises DataError
         on an unknown split, a log in two splits or left out by `splits`, and a split without a readable log.
         """
         if split not in SPLITS:
@@ -144,10 +145,10 @@ class LogDataset(Sequence[Scenario]):
         self._logs = {log_id: log for log_id, (_, log) in sorted(logs.items())}
         self._at: list[tuple[str, int]] = []
         broken = 0
-        held: dict[bool, list[int]] = {False: [], True: []}  # scenarios of each log, by whether it lost records
+        held: dict[bool, list[int]] = {False: [], True: []}  # scenarios of each log, by whether it was cut
         for log_id, (outline, log) in sorted(logs.items()):
             steps, lost = outline.chosen(stride_s, whole)
-            held[bool(log.faults if isinstance(log, Entry) else log.log.faults)].append(len(steps) + lost)
+            held[log.cut if isinstance(log, Entry) else log.log.cut].append(len(steps) + lost)
             self._at += [(log_id, step) for step in steps]
             if lost:
                 broken += lost

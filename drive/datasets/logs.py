@@ -24,9 +24,9 @@ from drive.core.errors import DataError
 from drive.core.geometry import compose, relative, wrap_angle
 from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.core.types import PLAN_DT, PLAN_STEPS, Camera, Command, EgoTrack, Lights, Question, Scenario, Tracks, Trajectory
+from drive.datasets import sanity
 from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.route import Route, find_route, recorded_route
-from drive.datasets.sanity import check_log, check_map
 
 Array = NDArray[np.float64]
 HISTORY_S, FUTURE_S = 1.5, PLAN_DT * PLAN_STEPS
@@ -75,6 +75,8 @@ class Log:
     files: tuple[Path, ...]  # that it was read from, images left out; errors name the first, those of the map the last
     absent: tuple[Path, ...] = field(default=(), kw_only=True)  # files and folders that are not read and yet decide what is there
     faults: tuple[str, ...] = field(default=(), kw_only=True)  # records of it that could not be read
+    cut: bool = field(default=False, kw_only=True)  # whether records at its start or end are lost, nobody knows how many
+    sound: bool = field(default=False, kw_only=True)  # of our recorder or under a checksum: bounds that tell damage of files do not apply
     dt: float  # s
     ego: EgoTrack  # S steps
     ego_size: tuple[float, float, float]  # m, length, width, height
@@ -96,7 +98,7 @@ class Log:
     step_notes: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # (S,) each; a Scenario's notes take the present's
 
     def __post_init__(self) -> None:
-        check_log(self)
+        sanity.check_log(self)
 
     @property
     def steps(self) -> int:
@@ -162,7 +164,9 @@ class LogScenes:
         if self.log.make_map is None:
             return corridor_map(self.log.log_id, self.log.ego.poses_world)
         road_map = self.log.make_map()
-        check_map(f"{self.log.files[-1] if self.log.files else self.log.source}: log {self.log.log_id}", road_map, self.log.ego.poses_world)
+        where, cure = (self.log.files[-1], sanity.DAMAGED) if self.log.files else (self.log.source, sanity.GIVEN)
+        reach = np.inf if self.log.sound else sanity.MAP_REACH
+        sanity.check_map(f"{where}: log {self.log.log_id}", road_map, self.log.ego.poses_world, cure, reach)
         return road_map
 
     @cached_property

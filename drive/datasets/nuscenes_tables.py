@@ -39,6 +39,8 @@ FIELDS = {
     "category": ("token", "name"),
     "log": ("token", "logfile", "location"),
 }
+PLAIN = ("name", "filename", "location", "channel", "next")  # that are texts, beside all tokens
+TEXTS = {table: tuple(field for field in fields if field.endswith("token") or field in PLAIN) for table, fields in FIELDS.items()}
 LONG = ("sample_data", "ego_pose", "sample_annotation")
 TABLES = (*FIELDS, "attribute", "map", "visibility")  # all thirteen
 LIDAR = "LIDAR_TOP"
@@ -111,12 +113,15 @@ class NuScenesTables:
         return {r["token"]: {field: r[field] for field in FIELDS[name]} for r in self.records(name) if wanted is None or r["token"] in wanted}
 
     def records(self, name: str) -> Iterator[dict[str, Any]]:
-        """The records of a table, one at a time, checked for their fields."""
+        """The records of a table, one at a time, checked for their fields. Raises DataError where one lacks a field, or holds no text where it must."""
         path, fields = self.folder / f"{name}.json", frozenset(FIELDS[name])
         for number, record in enumerate(json_records(path)):
             if not isinstance(record, dict) or not fields <= record.keys():
                 lacking = [field for field in FIELDS[name] if not isinstance(record, dict) or field not in record]
                 raise DataError(f"{path}: record {number} lacks {', '.join(lacking)}")
+            for field in TEXTS[name]:
+                if not isinstance(record[field], str):
+                    raise DataError(f"{path}: the {field} of record {number} is {str(record[field])[:40]!r}, no text: the file is damaged, fetch it again")
             yield record
 
     def load(self, scenes: Iterable[str], channels: Sequence[str] = ()) -> None:
@@ -166,7 +171,7 @@ class NuScenesTables:
         if not all(isinstance(stamp, int) for stamp in stamps) or any(b <= a for a, b in pairwise(stamps)):
             raise DataError(f"{self.folder}/sample.json: the timestamps of scene {scene['name']} do not ascend")
         lidar = self._frames(scene["name"], tokens, LIDAR)
-        cameras = [self._camera(channel, self._frames(scene["name"], tokens, channel)) for channel in self._channels]
+        cameras = [self._camera(scene["name"], channel, self._frames(scene["name"], tokens, channel)) for channel in self._channels]
         return SceneRecords(
             name=scene["name"],
             location=self.get("log", scene["log_token"])["location"],
@@ -213,8 +218,11 @@ class NuScenesTables:
             frames.append(frame)
         return frames
 
-    def _camera(self, channel: str, frames: Sequence[Frame]) -> tuple[Camera, tuple[str, ...]]:
+    def _camera(self, scene: str, channel: str, frames: Sequence[Frame]) -> tuple[Camera, tuple[str, ...]]:
         first = frames[0]
+        if type(first.width) is not int or type(first.height) is not int:  # JSON gives texts and null too
+            size = f"{str(first.width)[:40]!r} x {str(first.height)[:40]!r}"
+            raise DataError(f"{self.folder}/sample_data.json: the size of {first.filename[:80]} of {scene} is {size}, no pixels: fetch it again")
         pose = self._pose("calibrated_sensor", first.calibrated)
         try:
             intrinsics = np.array(self.get("calibrated_sensor", first.calibrated)["camera_intrinsic"], float).reshape(3, 3)
