@@ -28,7 +28,7 @@ from drive.datasets.logs import ImageRef, LogScenes, Outline
 from drive.datasets.nuscenes import NuScenesReader
 from drive.datasets.scenarionet import ScenarioNetReader, log_of
 from drive.datasets.scenarionet_log import read_log
-from drive.datasets.select import readable
+from drive.datasets.select import make_reader, readable, select
 from drive.datasets.waymo_e2e import WaymoE2EReader
 from drive.datasets.waymo_perception import WaymoPerceptionReader
 
@@ -359,3 +359,21 @@ def test_a_subset_of_a_set_with_a_loss_is_not_charged_for_it():
     scenes = [None] * 1000
     assert [asked_for(n, Selected(scenes, "", 1001)) for n in (1, 50, 1000)] == [1, 50, 1001]  # type: ignore[arg-type]
     assert asked_for(50, Selected(scenes[:60], "", 100)) == 83  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("below", ["", "cache"])
+def test_a_file_in_the_place_of_the_folder_is_told(tmp_path, below):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(DataError, match="taken is a file: give a folder as out="):
+        convert(ScenarioNetReader(), tmp_path, tmp_path / "taken" / below, progress=False)
+
+
+def test_a_cache_of_nuscenes_gives_the_same_scenes(tmp_path):
+    """Also those with less than 5 s of future, which the L2 protocols judge."""
+    nuscenes_files.write(tmp_path / "source", nuscenes_files.tables())
+    settings = {"version": nuscenes_files.VERSION, "camera": "", "drivelm": ""}
+    convert(make_reader({"name": "nuscenes", **settings}), tmp_path / "source", tmp_path / "cache", progress=False)
+    source = select({"name": "nuscenes", "root": tmp_path / "source", **settings}, "test").scenarios
+    cache = {"name": "cache", "root": str(tmp_path / "cache"), "images": None, "stride_s": 0.5, "splits": None, "codebook_tolerance": 0.04}
+    assert [s.id for s in select({**cache, "short_futures": None}, "test").scenarios] == [s.id for s in source]
+    assert len(select({**cache, "short_futures": False}, "test").scenarios) < len(source)

@@ -15,10 +15,8 @@ from PIL import Image
 from drive.core.errors import DataError
 from drive.core.quaternion import heading, rotation_matrix, transform
 from drive.core.types import AgentType, Command, Tracks
-from drive.datasets.convert import convert
 from drive.datasets.nuscenes import DT, HISTORY, NuScenesDataset, NuScenesReader, inspect, inspect_can_bus
 from drive.datasets.nuscenes_tables import NuScenesTables, agent_type
-from drive.datasets.select import make_reader, select
 from drive.datasets.splits import NUSCENES_MINI
 from drive.metrics.nuscenes_l2 import lidar_positions
 
@@ -117,17 +115,6 @@ def test_val_is_another_name_of_the_test_split(tmp_path):
     assert len(data) == 2 * SAMPLES and data[0].split == "test"
     with pytest.raises(DataError, match="no key frame of CAM_FORNT; it has CAM_FRONT, LIDAR_TOP"):
         NuScenesDataset(tmp_path, "val", VERSION, camera="CAM_FORNT")
-
-
-def test_a_cache_of_it_gives_the_same_scenes(tmp_path):
-    """Also those with less than 5 s of future, which the L2 protocols judge."""
-    write(tmp_path / "source", tables())
-    settings = {"version": VERSION, "camera": "", "drivelm": ""}
-    convert(make_reader({"name": "nuscenes", **settings}), tmp_path / "source", tmp_path / "cache", progress=False)
-    source = select({"name": "nuscenes", "root": tmp_path / "source", **settings}, "test").scenarios
-    cache = {"name": "cache", "root": str(tmp_path / "cache"), "images": None, "stride_s": 0.5, "splits": None, "codebook_tolerance": 0.04}
-    assert [s.id for s in select({**cache, "short_futures": None}, "test").scenarios] == [s.id for s in source]
-    assert len(select({**cache, "short_futures": False}, "test").scenarios) < len(source)
 
 
 def test_images_are_read_where_a_camera_is_named(tmp_path):

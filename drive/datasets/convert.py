@@ -133,6 +133,8 @@ def convert(
     conversion writes there, and where no log is of `split`.
     """
     card = json.loads(json.dumps({"format": arrow_log.FORMAT, "source": reader.name, "root": str(root.absolute()), "settings": dict(settings or {})}))
+    if file := next((path for path in (out, *out.absolute().parents) if path.exists() and not path.is_dir()), None):
+        raise DataError(f"{file} is a file: give a folder as out=")
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         if (out / CARD).is_file() and (there := json.loads((out / CARD).read_text(encoding="utf-8"))) != card:
