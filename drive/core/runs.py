@@ -76,7 +76,7 @@ class RunFolder:
         path = Path(path)
         if not (path / STATUS).is_file():
             if not path.exists():
-                raise DataError(f"there is no folder {path}")
+                raise DataError(f"{path} is not a run folder: nothing is there")
             raise DataError(f"{path} is not a run folder (no {STATUS} in it): give one that `drive train` made, such as runs/<date>-<name>")
         return cls(path)
 
