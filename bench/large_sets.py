@@ -84,7 +84,7 @@ def write_navsim(root: Path, minutes: int) -> int:
         }  # fmt: skip
         tokens = [f"{(AGENTS * k) // (SEEN // 20) // AGENTS * AGENTS + a:016x}" for a in range(AGENTS)]
         anns = {
-            "gt_boxes": boxes + [3.0 * k, *(0.0,) * 6], "gt_names": np.array(["vehicle"] * AGENTS), "gt_velocity_3d": np.zeros((AGENTS, 3)),
+            "gt_boxes": boxes.copy(), "gt_names": np.array(["vehicle"] * AGENTS), "gt_velocity_3d": np.zeros((AGENTS, 3)),
             "instance_tokens": [f"{AGENTS * k + a:016x}" for a in range(AGENTS)], "track_tokens": tokens,
         }  # fmt: skip
         frames.append({
@@ -282,7 +282,8 @@ def write_l5kit(root: Path, scenes: int) -> int:
     number = np.arange(len(rows))
     rows["timestamp"] = 10**18 + number * 100_000_000
     rows["agent_index_interval"] = np.column_stack([number, number + 1]) * agents
-    rows["ego_translation"][:, 0], rows["ego_rotation"] = z.X + 0.6 * (number % frames), np.eye(3)
+    rows["ego_translation"][:, 0], rows["ego_translation"][:, 1] = z.X + 0.6 * (number % frames), z.Y - 5.0
+    rows["ego_rotation"] = np.eye(3)
     whole = np.zeros(scenes, np.dtype(z.DTYPES["scenes"]))
     whole["frame_index_interval"] = np.column_stack([np.arange(scenes), np.arange(1, scenes + 1)]) * frames
     z.write(folder, {"frames": rows, "scenes": whole, "traffic_light_faces": np.zeros(0, np.dtype(z.DTYPES["traffic_light_faces"]))}, chunk=10_000)
