@@ -1,4 +1,4 @@
-"""PDM score (`pdms_v1_1`) on a synthetic four-way intersection, in milliseconds per call.
+"""PDM score (`pdms_v1_1`) on a synthetic four-way intersection, nuPlan's closed-loop metrics there, and nuScenes' grids, in milliseconds.
 
 The scene has the size of a real one: lanes, connectors, roadblocks, car parks, the crossing box, 30 agents, 10 Hz proposals of
 4 s. NAVSIM's own code took 1241 ms for 256 proposals, 135 ms for 16 and 36 ms for 1 on a scene of this size (2 AMD Milan cores,
@@ -8,10 +8,14 @@ measured apart). Equality with NAVSIM's outputs is the condition of the comparis
 import numpy as np
 from harness import Row, timed
 
-from drive.core.roadmap import Layer, Polygons
+from drive.core.geometry import polyline_with_heading
+from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.core.seeds import numpy_rng
-from drive.core.types import AgentType
+from drive.core.types import AgentType, Tracks
 from drive.core.vehicle import simulate, targets_from_plan
+from drive.metrics.nuplan_map import nuplan_closed_loop
+from drive.metrics.nuplan_route import LaneIndex
+from drive.metrics.nuscenes_collision import stp3_occupancy, uniad_occupancy, vad_occupancy
 from drive.metrics.pdms import score_pdms
 from drive.metrics.pdms_areas import pack_areas
 from drive.metrics.pdms_comfort import comfort_components
@@ -130,6 +134,56 @@ def parts(one: PdmScene, count: int) -> str:
     return f"simulate {1e3 * tracked:.2f}, map and agents {1e3 * judged:.2f}, comfort {1e3 * comfort:.2f} ms"
 
 
+def lane_index(polygons: Polygons) -> LaneIndex:
+    """What nuPlan's map metrics ask of the crossing; centrelines and borders are read from the strips, nothing follows anything."""
+    lanes = {}
+    for i in np.flatnonzero(polygons.layers <= Layer.LANE_CONNECTOR):
+        left, right = np.split(polygons.ring(int(i)), 2)
+        token, line = polygons.tokens[i], polyline_with_heading((left + right[::-1]) / 2.0)
+        lanes[token] = Lane(token, line, left, right[::-1], 14.0, bool(polygons.layers[i] == Layer.LANE_CONNECTOR))
+    return LaneIndex(RoadMap("crossing", lanes, polygons))
+
+
+def measure_nuplan(one: PdmScene) -> list[Row]:
+    """nuPlan's closed-loop metrics of one drive through the crossing."""
+    index = lane_index(one.polygons)
+    targets = targets_from_plan(plans(1, 0), 0.1, one.initial[:3], 40)
+    states = simulate(one.initial[None], targets)[0]
+    cut, names = slice(41), tuple(map(str, range(len(one.agent_types))))
+    tracks = Tracks(
+        names, one.agent_types, one.agent_size, one.agent_pose[:, cut], one.agent_velocity[:, cut], one.agent_valid[:, cut]
+    )
+    assert one.reference_poses is not None
+    expert = one.reference_poses[cut]
+    taken = timed(lambda: nuplan_closed_loop(index, states, tracks, expert, 0.1), repeats=15)
+    made = timed(lambda: lane_index(one.polygons), repeats=5)
+    return [
+        Row("nuplan_closed_loop, 1 drive of 4 s", 1e3 * taken.median, "ms", f"{len(index.lanes)} lanes, {len(tracks)} agents"),
+        Row("index the lanes of one map", 1e3 * made.median, "ms", "once per map, then kept"),
+    ]
+
+
+def measure_nuscenes() -> list[Row]:
+    """Obstacle grids of one nuScenes sample of 40 boxes under the three protocols."""
+    rng = numpy_rng(0, "bench_pdms", "nuscenes")
+    boxes = np.concatenate([rng.uniform(-45.0, 45.0, (40, 6, 2)), rng.uniform(-np.pi, np.pi, (40, 6, 1))], axis=-1)
+    size, valid, ego = (
+        rng.uniform(0.5, 8.0, (40, 2)),
+        np.ones((40, 6), np.bool_),
+        np.cumsum(np.full((6, 3), [4.0, 0.0, 0.02]), axis=0),
+    )
+    lidar = np.array([[0.0, -1.0, 0.0, 0.0], [1.0, 0.0, 0.0, -0.94], [0.0, 0.0, 1.0, -1.84], [0.0, 0.0, 0.0, 1.0]])
+    made = {
+        "UniAD": lambda: uniad_occupancy(boxes, size, valid, lidar),
+        "ST-P3": lambda: stp3_occupancy(boxes, size, valid, ego, np.zeros(3)),
+        "VAD": lambda: vad_occupancy(boxes, size, valid, lidar),
+    }
+    return [
+        Row(f"{name}'s grids of one sample", 1e3 * timed(call, repeats=15).median, "ms", "40 boxes, 6 x 200 x 200 cells")
+        for name, call in made.items()
+    ]
+
+
 def measure() -> list[Row]:
     """Milliseconds per call, after a check that the proposals exercise every part of the score."""
     one = scene(0)
@@ -149,7 +203,7 @@ def measure() -> list[Row]:
     polygons = one.polygons
     taken = timed(lambda: (polygons.near(one.initial[:2], 100.0), pack_areas(polygons, one.on_route)), repeats=15)
     rows.append(Row("cut and pack the map of one scene", 1e3 * taken.median, "ms", "once per scene, then kept"))
-    return rows
+    return rows + measure_nuplan(one) + measure_nuscenes()
 
 
 if __name__ == "__main__":

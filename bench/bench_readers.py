@@ -1,21 +1,17 @@
 """Readers of logged data: opening a set against reading the bytes of its files alone, and scenes per second with their camera frames.
 
-Each set is written by the tests' own helpers: small maps, few agents; a real log has ten times as many. The last rows convert: every reader's
-logs to the cache, and the memory that a nuPlan log of half an hour takes on the way.
+Each set is written by the tests' own helpers: small maps, few agents; a real log has ten times as many. The last rows are of the cache; what
+memory a conversion takes is in bench_memory.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from harness import Row
 
 from drive.datasets.av2 import Av2Reader
@@ -33,7 +29,6 @@ from drive.datasets.waymo_perception import WaymoPerceptionReader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 SCENES = 40  # at most, of a set
-SWEEPS, AGENTS, SEEN = 36_000, 60, 200  # of the long log: half an hour at 20 Hz, agents at a time, sweeps that each is seen for
 
 
 def measure() -> list[Row]:
@@ -44,7 +39,6 @@ def measure() -> list[Row]:
         for name, reader, place in written(root):
             rows += _rows(name, reader, place)
         rows += _converted(root)
-        rows.append(_long_log(root / "long"))
     return rows
 
 
@@ -133,50 +127,3 @@ def _converted(root: Path) -> list[Row]:
         Row("cache: open", 1e3 * fast, "ms", f"the source {1e3 * slow:.0f} ms"),
         Row("cache: scenes without frames", rate, "scenes/s", f"{len(data)} scenes"),
     ]
-
-
-def write_long_log(path: Path) -> int:
-    """A nuPlan log of half an hour; how many boxes it holds."""
-    from nuplan_files import CITY, NAMES, START, TABLES, token
-
-    path.parent.mkdir(parents=True)
-    first = np.random.default_rng(0).integers(0, SWEEPS - SEEN, SWEEPS * AGENTS // SEEN)
-    with sqlite3.connect(path) as db:
-        for name, columns in TABLES.items():
-            db.execute(f"CREATE TABLE {name} ({columns})")
-
-        def fill(table: str, rows) -> None:
-            rows = iter(rows)
-            one = next(rows)
-            marks = ",".join("?" * len(one))
-            db.execute(f"INSERT INTO {table} VALUES ({marks})", one)
-            db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
-
-        fill("log", [(b"l", "v", "d", 1, "x", CITY, CITY)])
-        fill("category", ((token("category", i), name, "") for i, name in enumerate(NAMES.values())))
-        pose = (0.0, 1.0, 0.0, 0.0, 0.0, 6.0, *(0.0,) * 8, 1, b"l")
-        fill("ego_pose", ((token("ego", k), k, 585000 + 0.3 * k, 4477000.0, *pose) for k in range(SWEEPS)))
-        fill("lidar_pc", ((token("pc", k), None, None, token("ego", k), b"l", token("scene", 0), "f", START + 50_000 * k) for k in range(SWEEPS)))
-        fill("scene", [(token("scene", 0), b"l", "s", token("ego", SWEEPS - 1), "")])
-        fill("track", ((token("track", t), token("category", 0), 2, 4, 1) for t in range(len(first))))
-        box = (4477000.0, 0.0, 2.0, 4.0, 1.5, 1.0, 0.0, 0.0, 0.0, 1.0)
-        boxes = ((t, int(begin) + i) for t, begin in enumerate(first) for i in range(SEEN))
-        fill("lidar_box", ((token("box", n), token("pc", k), token("track", t), None, None, 585000 + 0.3 * k, *box) for n, (t, k) in enumerate(boxes)))
-    db.close()
-    return len(first) * SEEN
-
-
-def _peak(root: Path, out: Path) -> float:
-    """MB of memory that this process has taken at most, after converting."""
-    convert(NuPlanReader(), root, out, progress=False)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-
-
-def _long_log(root: Path) -> Row:
-    boxes = write_long_log(root / "source" / "val" / "long.db")
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        start = time.perf_counter()
-        peak = pool.apply(_peak, (root / "source", root / "cache"))
-        took = time.perf_counter() - start
-    size = (root / "source" / "val" / "long.db").stat().st_size / 1e6
-    return Row("converting a nuPlan log of 30 min: peak memory", peak, "MB", f"goal at most 2048; {boxes / 1e6:.1f} M boxes, {size:.0f} MB, {took:.0f} s")

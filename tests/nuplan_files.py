@@ -98,7 +98,7 @@ def write_db(path, log, shift=(0.0, 0.0), roadblocks=(), lights=(), images=None,
     offset = log.origin + np.asarray(shift)
     rows = {name: [] for name in TABLES}
     rows["log"].append((token("log", 0), "veh-01", "2021-05-12", START, path.stem, CITY, CITY))
-    steps, ego = log.steps, log.ego
+    steps, ego, agents = log.steps, log.ego, log.agents.steps(0, log.steps)
     for k in range(2 * steps - 1):
         low, high = k // 2, (k + 1) // 2
         pose = ego.poses_world[low] + 0.5 * (ego.poses_world[high] - ego.poses_world[low]) * (k % 2)
@@ -112,11 +112,11 @@ def write_db(path, log, shift=(0.0, 0.0), roadblocks=(), lights=(), images=None,
     for index, name in enumerate(NAMES.values()):
         rows["category"].append((token("category", index), name, ""))
     kinds = list(NAMES)
-    for a in range(len(log.agents)):
-        size = [float(v) for v in log.agents.size[a]]
-        rows["track"].append((token("track", a), token("category", kinds.index(AgentType(int(log.agents.types[a])))), size[1], size[0], size[2]))
-        for k in np.flatnonzero(log.agents.valid[a]):
-            pose, speed = log.agents.poses_world[a, k], log.agents.velocity_world[a, k]
+    for a in range(len(agents)):
+        size = [float(v) for v in agents.size[a]]
+        rows["track"].append((token("track", a), token("category", kinds.index(AgentType(int(agents.types[a])))), size[1], size[0], size[2]))
+        for k in np.flatnonzero(agents.valid[a]):
+            pose, speed = agents.poses_world[a, k], agents.velocity_world[a, k]
             place = (*(pose[:2] + offset), 0.5, size[1], size[0], size[2], *speed, 0.0, pose[2], 1.0)
             rows["lidar_box"].append((token("box", a * 10_000 + int(k)), token("pc", 2 * int(k)), token("track", a), None, None, *place))
     for number, (lane, first, last, status) in enumerate(lights):
@@ -245,15 +245,15 @@ def write_maps(maps, road_map, log, shift=(0.0, 0.0), code=32617):
 def navsim_frames(log, roadblocks=(), lights=(), split="test", shift=(0.0, 0.0), sensors=None):
     """Frames of a NAVSIM log pickle at 2 Hz, as OpenScene's create_openscene_metadata.py makes them."""
     out = []
-    offset = log.origin + np.asarray(shift)
+    offset, agents = log.origin + np.asarray(shift), log.agents.steps(0, log.steps)
     for number, k in enumerate(range(0, log.steps, 5)):
         pose = log.ego.poses_world[k] + [*offset, 0.0]
         motion = [*log.ego.velocity_ego[k], *log.ego.acceleration_ego[k]]
-        seen = np.flatnonzero(log.agents.valid[:, k])
-        local = relative(log.ego.poses_world[k], log.agents.poses_world[seen, k]).reshape(-1, 3)
+        seen = np.flatnonzero(agents.valid[:, k])
+        local = relative(log.ego.poses_world[k], agents.poses_world[seen, k]).reshape(-1, 3)
         c, s = math.cos(pose[2]), math.sin(pose[2])
-        speed = log.agents.velocity_world[seen, k] @ np.array([[c, -s], [s, c]])
-        boxes = np.column_stack([local[:, :2], np.full(len(seen), 0.5), log.agents.size[seen], wrap_angle(local[:, 2])]).reshape(-1, 7)
+        speed = agents.velocity_world[seen, k] @ np.array([[c, -s], [s, c]])
+        boxes = np.column_stack([local[:, :2], np.full(len(seen), 0.5), agents.size[seen], wrap_angle(local[:, 2])]).reshape(-1, 7)
         can_bus = np.array([*pose[:2], 0.0, *quaternion(pose[2]), *motion[2:], 9.8, *motion[:2], 0.0, 0.0, 0.0, log.ego.yaw_rate[k], 0.0, 0.0])
         name = f"{log.log_id}/CAM_F0/{k:04d}.jpg"
         if sensors is not None:
@@ -273,9 +273,9 @@ def navsim_frames(log, roadblocks=(), lights=(), split="test", shift=(0.0, 0.0),
             "traffic_lights": [(int(lane), status == "red") for lane, first, last, status in lights if first <= k <= last],
             "driving_command": command, "cams": {"CAM_F0": camera},
             "anns": {
-                "gt_boxes": boxes, "gt_names": np.array([NAMES[AgentType(int(log.agents.types[a]))] for a in seen]),
+                "gt_boxes": boxes, "gt_names": np.array([NAMES[AgentType(int(agents.types[a]))] for a in seen]),
                 "gt_velocity_3d": np.column_stack([speed, np.zeros(len(seen))]).reshape(-1, 3),
-                "instance_tokens": [f"{log.agents.ids[a]}-{k}" for a in seen], "track_tokens": [log.agents.ids[a] for a in seen],
+                "instance_tokens": [f"{agents.ids[a]}-{k}" for a in seen], "track_tokens": [agents.ids[a] for a in seen],
             },
         })  # fmt: skip
     return out

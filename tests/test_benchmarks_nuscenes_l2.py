@@ -1,7 +1,9 @@
 # pyright: reportOptionalMemberAccess=false, reportArgumentType=false
-"""nuScenes' L2 under both protocols: by hand, on hand-made tables, and a published planner on the two real scenes."""
+"""nuScenes' L2 under its three protocols: by hand, on hand-made tables, and a published planner on the two real scenes."""
 
+import json
 import math
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +14,14 @@ from report_cases import row
 from toy_scenes import toy_scenario
 
 from drive.benchmarks.evaluate import evaluate
-from drive.benchmarks.nuscenes_l2 import L2Stp3, L2Uniad, positions, stp3_grids, uniad_grids
+from drive.benchmarks.nuscenes_l2 import L2Stp3, L2Uniad, L2Vad, positions, stp3_grids, uniad_grids, vad_grids
 from drive.benchmarks.pdms import Pdms
 from drive.benchmarks.results import Result
 from drive.core.errors import DataError
-from drive.core.types import Plan, PlanStatus, Trajectory
+from drive.core.types import AgentType, Plan, PlanStatus, Trajectory
 from drive.datasets.nuscenes import NuScenesDataset
 from drive.datasets.unpickle import load_plain_pickle
-from drive.metrics.nuscenes_collision import at_seconds, collisions, up_to_seconds
+from drive.metrics.nuscenes_collision import at_seconds, collisions, up_to_seconds, vad_collisions
 from drive.metrics.nuscenes_l2 import l2_stp3, l2_uniad
 from drive.planners.constant_velocity import ConstantVelocity
 from drive.planners.pdm import PdmExpert
@@ -83,6 +85,45 @@ def test_an_obstacle_that_the_inputs_hid_is_none_to_stp3(data):
     assert not stp3_grids(replace(scene, notes={**scene.notes, "hidden": always})).any()
     once_seen = {agent: [now - 1, now] for agent in scene.agents.ids}
     np.testing.assert_array_equal(stp3_grids(replace(scene, notes={**scene.notes, "hidden": once_seen})), stp3_grids(scene))
+
+
+def test_vads_samples_have_a_future_and_its_means_run_up_to_the_second(data):
+    result = evaluate(L2Vad(), data, Offset(2.0))
+    assert result.expected == len(result.rows) == 2 * (SAMPLES - 6) and result.mean() == pytest.approx(2.0)
+    assert evaluate(L2Vad(), data, ConstantVelocity()).mean("col %") == 0.0
+    # ahead of the lidar: our box 20 t - 1.5 .. 20 t + 2 m, theirs 16.7 + 5 t .. 21.3 + 5 t: met at 1 and 1.5 s
+    met = evaluate(L2Vad(), data, Rusher())
+    assert [met.mean(part) for part in ("col 1 s %", "col 2 s %", "col 3 s %")] == pytest.approx([50.0, 50.0, 100.0 / 3.0])
+    assert met.mean("point col %") == 0.0
+
+
+def test_vad_sees_what_is_near_and_scanned_at_the_present_alone(data):
+    scene = data[4]
+    both = vad_grids(scene)
+    assert len(scene.agents) == 2 and both.any(axis=(1, 2)).all()
+    now = scene.notes["log_step"]
+    rows = {}
+    for agent in scene.agents.ids:
+        rows[agent] = vad_grids(replace(scene, notes={**scene.notes, "unscanned": {agent: [now]}}))
+        np.testing.assert_array_equal(vad_grids(replace(scene, notes={**scene.notes, "unscanned": {agent: [now - 1, now + 1]}})), both)
+    (first, without_first), (_, without_second) = rows.items()
+    np.testing.assert_array_equal(without_first | without_second, both)
+    assert without_first.any() and without_second.any() and (without_first != both).any()
+
+    def changed(**parts):
+        return vad_grids(replace(scene, agents=replace(scene.agents, **parts)))
+
+    row, present = scene.agents.ids.index(first), scene.present
+    newcomer = scene.agents.valid.copy()
+    newcomer[row, : present + 1] = False
+    np.testing.assert_array_equal(changed(valid=newcomer), without_first)
+    beside = scene.agents.poses_world.copy()
+    beside[row, present, :2] += 40.0  # out of range at the present, back in it afterwards
+    np.testing.assert_array_equal(changed(poses_world=beside), without_first)
+    np.testing.assert_array_equal(changed(types=np.where(np.arange(2) == row, AgentType.BARRIER, scene.agents.types)), without_first)
+    missing = scene.agents.valid.copy()
+    missing[:, present + 1] = False  # VAD goes on with the annotation after it
+    np.testing.assert_array_equal(changed(valid=missing)[:5], both[1:])
 
 
 class Offset(ConstantVelocity):
@@ -180,3 +221,28 @@ def test_a_published_planner_on_the_two_real_scenes():
     np.testing.assert_allclose(s, [0.174, 0.427, 0.878], atol=1e-3)
     np.testing.assert_allclose(np.mean(uniad_hits, axis=0), 0.0)
     np.testing.assert_allclose(100.0 * np.mean(stp3_hits, axis=0), [0.0, 0.769, 1.795], atol=1e-3)  # 7 of 390 steps
+
+
+@real
+def test_vads_protocol_on_the_two_real_scenes():
+    """Agent-Driver's plans and constant velocity; obstacles without a lidar point as the tables count them."""
+    plans = load_plain_pickle(PUBLISHED)
+    data = NuScenesDataset(ROOT, "test", "v1.0-mini-reconstructed")
+    unscanned = defaultdict(list)
+    for box in json.loads((ROOT / "v1.0-mini-reconstructed/sample_annotation.json").read_text()):
+        if not box["num_lidar_pts"]:
+            unscanned[box["sample_token"]].append(box["instance_token"])
+    distances, hits = [], {"published": [], "steady": []}
+    for scene in filter(L2Vad().accepts, data):
+        empty = {agent: [scene.notes["log_step"]] for agent in unscanned[scene.notes["sample_token"]]}
+        grids = vad_grids(replace(scene, notes={**scene.notes, "unscanned": empty}))
+        plan = np.asarray(plans[scene.notes["sample_token"]], float).reshape(6, 2)
+        steady = ConstantVelocity().plan([scene.observation()])[0].trajectory
+        straight, truth, _ = positions(scene, steady)
+        distances.append(l2_stp3(plan, truth))
+        for name, way in (("published", plan), ("steady", straight)):
+            hits[name].append(up_to_seconds(vad_collisions(way, truth, grids)["box"]))
+    assert len(distances) == 81 - 2 * 6
+    np.testing.assert_allclose(np.mean(distances, axis=0), [0.171, 0.424, 0.869], atol=1e-3)
+    np.testing.assert_allclose(np.mean(hits["published"], axis=0), 0.0)
+    np.testing.assert_allclose(100.0 * np.mean(hits["steady"], axis=0), [0.0, 1.087, 3.865], atol=1e-3)

@@ -93,7 +93,7 @@ def test_every_fault_is_told_at_once_with_the_nearest_name(folder: Path):
         ("tag=[1]", "expected str or null, not [1] (list)"),
         ("sizes=3", "expected a list such as [1,2], not 3 (int)"),
         ("sizes=[a]", "expected int, not 'a' (str)"),
-        ("sizes=1,2", "one value at a time; a list is written in brackets, as in sizes=[1,2]"),
+        ("sizes=1,2", "one value at a time, a run for each; where sizes takes a list it is written in brackets, as in sizes=[1,2]"),
         ("planner.noise=3", "planner.noise is a section; set its keys, such as planner.noise.scale"),
         ("planner.noise.skale=3", "no such key; did you mean planner.noise.scale?"),
         ("+stage.extra=3", "'+', '~' and '@' are not used here; keys that exist are set with key=value"),

@@ -22,13 +22,13 @@ from drive.core.types import Camera, Command, Lights, LightState, Question, Scen
 from drive.datasets import arrow_log
 from drive.datasets.av2 import Av2Reader
 from drive.datasets.box_tracks import BoxTracks
-from drive.datasets.convert import INDEX, LOGS, CacheReader, _alone, convert, inspect
+from drive.datasets.convert import INDEX, LOGS, WAITING, CacheReader, _alone, convert, inspect
 from drive.datasets.logged import LogDataset
 from drive.datasets.logs import ImageRef, LogScenes, Outline
 from drive.datasets.nuscenes import NuScenesReader
 from drive.datasets.scenarionet import ScenarioNetReader, log_of
 from drive.datasets.scenarionet_log import read_log
-from drive.datasets.select import readable
+from drive.datasets.select import make_reader, readable, select
 from drive.datasets.waymo_e2e import WaymoE2EReader
 from drive.datasets.waymo_perception import WaymoPerceptionReader
 
@@ -118,7 +118,8 @@ def test_lights_cameras_language_commands_and_notes_survive(logs, tmp_path):
     (tmp_path / "images").rename(tmp_path / "moved")
     back = arrow_log.read(path, tmp_path / "moved")
     assert isinstance(plain.agents, Tracks)
-    same(replace(log, agents=BoxTracks.of(plain.agents), files=(), make_map=None, images=(), step_notes={}, times=None), replace(back, files=(), make_map=None, images=(), step_notes={}, times=None, route=None))
+    assert back.sound and not log.sound  # its bytes have been compared with its name
+    same(replace(log, sound=True, agents=BoxTracks.of(plain.agents), files=(), make_map=None, images=(), step_notes={}, times=None), replace(back, files=(), make_map=None, images=(), step_notes={}, times=None, route=None))
     scenes = LogScenes(back)
     assert Outline.of(back).chosen(0.5, True) == ([20, 21], 0)
     scene = scenes.scenario(20)
@@ -183,12 +184,54 @@ def test_a_torn_index_is_mended_and_a_wrong_one_told(logs, tmp_path):
     convert(ScenarioNetReader(), logs, tmp_path, progress=False)
     lines = (tmp_path / INDEX).read_text().splitlines(keepends=True)
     (tmp_path / INDEX).write_text("".join(lines[:2]) + lines[2][:40])
-    assert len(CacheReader().find(tmp_path)) == 2
+    torn = LogDataset(CacheReader(), tmp_path, "val")
+    assert len(torn) == 22 and torn.expected == 33 and "index.jsonl is cut off or damaged" in torn.faults[0]
     assert convert(ScenarioNetReader(), logs, tmp_path, progress=False).converted == 1
     assert len(LogDataset(CacheReader(), tmp_path, "val")) == 33
     (tmp_path / INDEX).write_text("nonsense\n" + "".join(lines))
     with pytest.raises(DataError, match="line 1 is no record"):
         CacheReader().find(tmp_path)
+
+
+def waiting_and_lost(root, out, reader, order=(0, 1, 2)):
+    """A cache of three logs, of which one waits for its conversion, and the line of another is gone; the names of their files."""
+    convert(reader, root, out, progress=False)
+    records = [json.loads(line) for line in (out / INDEX).read_text().splitlines()]
+    gone, waits, kept = (records[k] for k in order)
+    waiting = {**waits, "digest": "", "fault": f"{waits['path']}: {WAITING}"}
+    (out / INDEX).write_text("".join(json.dumps(record) + "\n" for record in (waiting, kept)))
+    return gone["digest"], waits["digest"], waiting
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)])  # by hash either may come first
+def test_a_file_that_no_log_waits_for_is_told_whatever_its_hash(tmp_path, order):
+    root, out = tmp_path / "source", tmp_path / "cache"
+    for name in ("log-a", "log-b", "log-c"):
+        av2_files.write(root / "val" / name)
+    gone, waits, _ = waiting_and_lost(root, out, Av2Reader(), order)
+    lost = [entry.key for entry in CacheReader().find(out) if "cut off or damaged" in entry.key]
+    assert len(lost) == 1 and gone in lost[0] and waits not in lost[0]
+    data = LogDataset(CacheReader(), out, "val")
+    assert data.expected == 3 * len(data) and len(data.faults) == 2
+
+
+def test_where_only_reading_tells_the_logs_names_the_files_are_counted(logs, tmp_path):
+    gone, waits, waiting = waiting_and_lost(logs, tmp_path, ScenarioNetReader())
+    lines = (tmp_path / INDEX).read_text().splitlines()
+    (tmp_path / INDEX).write_text(json.dumps({**waiting, "log_id": ""}) + "\n" + lines[1] + "\n")
+    (told,) = [entry.key for entry in CacheReader().find(tmp_path) if "cut off or damaged" in entry.key]
+    assert "up to 2 files in logs are of logs that it does not name, 1 of them may be of the stopped conversion" in told
+    assert gone not in told and waits not in told
+    assert LogDataset(CacheReader(), tmp_path, "val").expected == 33
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_torn_line_that_is_no_text_stops_no_conversion(logs, tmp_path, end):
+    convert(ScenarioNetReader(), logs, tmp_path, progress=False)
+    lines = (tmp_path / INDEX).read_bytes().splitlines()
+    (tmp_path / INDEX).write_bytes(end.join([*lines[:2], b'{"path": "\xc3']))
+    done = convert(ScenarioNetReader(), logs, tmp_path, progress=False)
+    assert (done.converted, done.kept) == (1, 2) and len(LogDataset(CacheReader(), tmp_path, "val")) == 33
 
 
 def converted(out):
@@ -299,9 +342,38 @@ def test_broken_records_within_a_log_are_told_by_the_cache_too(tmp_path):
     assert convert(reader, tmp_path / "source", tmp_path / "cache", progress=False, settings={"cameras": ("FRONT",)}).kept == 1
 
 
+def test_a_cut_shard_counts_the_same_in_the_cache(tmp_path):
+    for name, steps in (("a", waymo_files.STEPS), ("b", waymo_files.STEPS - 10)):
+        path = waymo_files.write(tmp_path / "source" / "val" / f"{name}.tfrecord", *(waymo_files.frame(k, name=name) for k in range(steps)))
+    path.write_bytes(path.read_bytes()[:-40])
+    reader = WaymoPerceptionReader(("FRONT",))
+    convert(reader, tmp_path / "source", tmp_path / "cache", progress=False)
+    source, cached = (LogDataset(*of, "val", short_futures=True) for of in ((reader, tmp_path / "source"), (CacheReader(), tmp_path / "cache")))
+    whole = len(range(15, waymo_files.STEPS, 5))
+    assert len(cached) == len(source) < 2 * whole == source.expected == cached.expected and CacheReader().read(CacheReader().find(tmp_path / "cache")[1]).cut
+
+
 def test_a_subset_of_a_set_with_a_loss_is_not_charged_for_it():
     from drive.datasets.select import Selected, asked_for
 
     scenes = [None] * 1000
     assert [asked_for(n, Selected(scenes, "", 1001)) for n in (1, 50, 1000)] == [1, 50, 1001]  # type: ignore[arg-type]
     assert asked_for(50, Selected(scenes[:60], "", 100)) == 83  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("below", ["", "cache"])
+def test_a_file_in_the_place_of_the_folder_is_told(tmp_path, below):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(DataError, match="taken is a file: give a folder as out="):
+        convert(ScenarioNetReader(), tmp_path, tmp_path / "taken" / below, progress=False)
+
+
+def test_a_cache_of_nuscenes_gives_the_same_scenes(tmp_path):
+    """Also those with less than 5 s of future, which the L2 protocols judge."""
+    nuscenes_files.write(tmp_path / "source", nuscenes_files.tables())
+    settings = {"version": nuscenes_files.VERSION, "camera": "", "drivelm": ""}
+    convert(make_reader({"name": "nuscenes", **settings}), tmp_path / "source", tmp_path / "cache", progress=False)
+    source = select({"name": "nuscenes", "root": tmp_path / "source", **settings}, "test").scenarios
+    cache = {"name": "cache", "root": str(tmp_path / "cache"), "images": None, "stride_s": 0.5, "splits": None, "codebook_tolerance": 0.04}
+    assert [s.id for s in select({**cache, "short_futures": None}, "test").scenarios] == [s.id for s in source]
+    assert len(select({**cache, "short_futures": False}, "test").scenarios) < len(source)

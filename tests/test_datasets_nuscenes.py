@@ -2,6 +2,9 @@
 
 import json
 import math
+import multiprocessing
+import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,10 @@ from PIL import Image
 
 from drive.core.errors import DataError
 from drive.core.quaternion import heading, rotation_matrix, transform
-from drive.core.types import AgentType, Command
+from drive.core.types import AgentType, Command, Tracks
 from drive.datasets.nuscenes import DT, HISTORY, NuScenesDataset, NuScenesReader, inspect, inspect_can_bus
 from drive.datasets.nuscenes_tables import NuScenesTables, agent_type
+from drive.datasets.splits import NUSCENES_MINI
 from drive.metrics.nuscenes_l2 import lidar_positions
 
 ROOT = Path(__file__).resolve().parents[2] / "shared/data/real/SysCV__vis4d-test-data/nuscenes_test"
@@ -182,6 +186,8 @@ FAULTS = {
     "no size": ("sample_annotation", 0, lambda r: r.update(size=None), ["sample_annotation.json", "scene-0103-car", "size"]),
     "a text for a time": ("sample", 4, lambda r: r.update(timestamp="soon"), ["sample.json", "scene-0103", "timestamps"]),
     "a time twice": ("sample", 4, lambda r: r.update(timestamp=1_500_000_001_500_000), ["sample.json", "scene-0103", "ascend"]),
+    "a chain into another scene": ("sample", 4, lambda r: r.update(next="scene-0916-5"), ["sample.json", "scene-0103", "scene-0916-5", "another scene"]),
+    "a number beyond all": ("sample_annotation", 0, lambda r: r.update(translation=[10**400, 0, 0]), ["sample_annotation.json", "a-car-scene-0103-0"]),
     "no lidar frame": ("sample_data", 0, lambda r: r.update(calibrated_sensor_token="c-cam"), ["sample_data.json", "scene-0103-0", "LIDAR_TOP"]),
 }
 
@@ -238,6 +244,8 @@ def test_a_short_scene_counts_nothing_in_training_and_the_can_bus_is_part_of_the
     content = tables(("scene-0061", "scene-0553", "scene-0103"))
     next(r for r in content["scene"] if r["name"] == "scene-0553")["nbr_samples"] = 5
     next(r for r in content["sample"] if r["token"] == "scene-0553-4")["next"] = ""
+    for instance in content["instance"]:
+        instance["nbr_annotations"] = 5 if instance["token"].startswith("scene-0553") else SAMPLES
     data = NuScenesDataset(write(tmp_path, content), "train", VERSION)
     assert len(data) == data.expected == SAMPLES - 10
     before = data.fingerprint
@@ -245,7 +253,7 @@ def test_a_short_scene_counts_nothing_in_training_and_the_can_bus_is_part_of_the
 
 
 def test_no_scene_of_a_split_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="train"):
+    with pytest.raises(DataError, match="has 2 scenes, none of the split 'train'; they are of test: give split=test"):
         NuScenesDataset(write(tmp_path, tables()), "train", VERSION)
 
 
@@ -256,7 +264,7 @@ def real_data():
 
 @real
 def test_the_real_tables_hold_what_is_known_of_them(real_data):
-    found = real_data.tables
+    found = NuScenesTables(ROOT, REAL_VERSION)
     counts = {name: sum(1 for _ in found.records(name)) for name in ("scene", "sample", "sample_data", "ego_pose", "sample_annotation", "instance")}
     assert (counts["scene"], counts["sample"], counts["sample_data"], counts["ego_pose"], counts["sample_annotation"]) == (2, 81, 567, 567, 4433)
     assert len(real_data) == 81 and real_data.faults == []
@@ -289,24 +297,25 @@ def test_the_real_tables_equal_the_devkits(tmp_path):
     ours.load(scene["token"] for scene in theirs.scene)
     for scene in theirs.scene:
         records = ours.scene(scene["token"])
-        at = scene["first_sample_token"]
-        for k, sample in enumerate(records.samples):
+        boxes, at, seen = records.boxes, scene["first_sample_token"], 0
+        for k, token in enumerate(records.samples):
             official = theirs.get("sample", at)
-            assert sample["token"] == official["token"]
-            boxes = {box.token: box.values for box in records.annotations[k]}
-            assert set(boxes) == set(official["anns"])
+            assert token == official["token"]
+            mine = {boxes.instances[boxes.row[b]]: b for b in np.flatnonzero(boxes.step == k)}
+            seen += len(mine)
             data = theirs.get("sample_data", official["data"]["LIDAR_TOP"])
-            pose = theirs.get("ego_pose", data["ego_pose_token"])
-            got = ours.flat_pose("ego_pose", ours.get("ego_pose", records.data[k]["LIDAR_TOP"]["ego_pose_token"]))
-            np.testing.assert_allclose(got[:2], pose["translation"][:2])
-            for token in official["anns"]:
-                box = theirs.get_box(token)
-                mine = boxes[token]
-                assert not isinstance(mine, str)
-                np.testing.assert_allclose(mine[:2], box.center[:2])
-                assert math.cos(mine[2] - box.orientation.yaw_pitch_roll[0]) == pytest.approx(1.0)
+            np.testing.assert_allclose(records.poses[k, :2], theirs.get("ego_pose", data["ego_pose_token"])["translation"][:2])
+            for annotation in official["anns"]:
+                box, record = theirs.get_box(annotation), theirs.get("sample_annotation", annotation)
+                row = mine.pop(record["instance_token"])
+                assert boxes.categories[boxes.row[row]] == record["category_name"] and boxes.hidden[row] == (record["visibility_token"] == "1")
+                values = boxes.values[row]
+                np.testing.assert_array_equal(values[:2], box.center[:2])
+                np.testing.assert_array_equal(values[3:], box.wlh[[1, 0, 2]])
+                assert math.cos(values[2] - box.orientation.yaw_pitch_roll[0]) == pytest.approx(1.0)
+            assert not mine
             at = official["next"]
-        assert at == ""
+        assert at == "" and seen == len(boxes.step)
 
 
 def _with_cameras(content, size=(36, 64)):
@@ -358,12 +367,94 @@ def test_only_the_wanted_scenes_of_the_long_tables_are_kept(tmp_path):
     content["ego_pose"].append({**content["ego_pose"][0], "token": "e-sweep"})
     reader = NuScenesReader(VERSION, split="test")
     (entry,) = reader.find(write(tmp_path, content))
-    assert entry.log_id == "scene-0103" and len(reader.tables.table("ego_pose")) == SAMPLES
-    assert reader.read(entry).steps == SAMPLES
-    with pytest.raises(DataError, match=r"sample_data\.json: sample scene-0061-0"):  # its key frames were not loaded
-        reader.tables.scene("scene-0061")
+    assert entry.log_id == "scene-0103" and reader.read(entry).steps == SAMPLES
+    found = NuScenesTables(tmp_path, VERSION)
+    found.load(["scene-0103"])
+    assert len(found.table("ego_pose")) == SAMPLES and len(found.scene("scene-0103").boxes.step) == 2 * SAMPLES
+    with pytest.raises(DataError, match=r"sample_data\.json: sample scene-0061-0 of scene-0061 has no key frame of LIDAR_TOP; it has none of any sensor"):
+        found.scene("scene-0061")
     both = NuScenesReader(VERSION)
     assert [(e.log_id, e.split) for e in both.find(tmp_path)] == [("scene-0061", "train"), ("scene-0103", "test")]
+
+
+def _passed_to_a_worker(root, scenes):
+    """Bytes of the reader after it has read the tables of these scenes, and of the largest of its entries."""
+    reader = NuScenesReader(VERSION)
+    entries = reader.find(write(root, tables(scenes)))
+    assert len(entries) == len(scenes)
+    return len(pickle.dumps(reader)), max(len(pickle.dumps(entry)) for entry in entries)
+
+
+def test_what_a_worker_is_given_does_not_grow_with_the_number_of_scenes(tmp_path):
+    few = _passed_to_a_worker(tmp_path / "few", NUSCENES_MINI["test"])
+    many = _passed_to_a_worker(tmp_path / "many", NUSCENES_MINI["test"] + NUSCENES_MINI["train"])
+    assert few[0] == many[0] < 500
+    assert abs(few[1] - many[1]) < 50 and 2 * SAMPLES * 48 < many[1] < 2 * SAMPLES * 48 + 8_000  # two boxes a key frame of six numbers
+
+
+def test_a_scene_that_has_gone_to_a_worker_is_read_without_the_tables(tmp_path):
+    content = tables()
+    next(r for r in content["sample"] if r["token"] == "scene-0916-3")["next"] = ""
+    reader = NuScenesReader(VERSION)
+    good, bad = reader.find(write(tmp_path, content))
+    here = reader.read(good)
+    for path in (tmp_path / VERSION).glob("*.json"):
+        path.unlink()
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        there = pool.apply(reader.read, (good,))
+        with pytest.raises(DataError, match=r"sample\.json: scene scene-0916 has 14 samples, its chain has 4"):
+            pool.apply(reader.read, (bad,))
+    assert isinstance(there.agents, Tracks) and isinstance(here.agents, Tracks)
+    np.testing.assert_array_equal(there.agents.poses_world, here.agents.poses_world)
+    assert there.agents.ids == here.agents.ids == ("scene-0103-car", "scene-0103-ped") and there.agents.valid.all()
+
+
+def test_tables_may_stand_in_the_root_itself(tmp_path):
+    write(tmp_path, tables(), can_bus=True)
+    plain = NuScenesDataset(tmp_path, "test", VERSION)
+    (tmp_path / "can_bus").rename(tmp_path / VERSION / "can_bus")
+    (tmp_path / VERSION).rename(tmp_path / "mini")
+    (tmp_path / "mini" / VERSION).symlink_to(".")
+    inner = NuScenesDataset(tmp_path / "mini", "test", VERSION)
+    assert inner.ids == plain.ids and inner[4].observation().speed == plain[4].observation().speed == pytest.approx(SPEED + 1.0)
+
+
+def test_a_box_takes_a_few_numbers_in_memory(tmp_path):
+    content = tables(NUSCENES_MINI["train"])
+    content["sample_annotation"] = [
+        {**box, "token": f"{box['token']}-{n}", "instance_token": f"{box['instance_token']}-{n}"} for box in content["sample_annotation"] for n in range(60)
+    ]
+    content["instance"] = [{**instance, "token": f"{instance['token']}-{n}"} for instance in content["instance"] for n in range(60)]
+    found = NuScenesTables(write(tmp_path, content), VERSION)
+    wanted = [scene["token"] for scene in content["scene"]]
+    boxes = len(content["sample_annotation"])
+    tracemalloc.start()
+    found.load(wanted)
+    held, _ = tracemalloc.get_traced_memory()
+    records = [found.scene(token) for token in wanted]
+    tracemalloc.stop()
+    assert sum(len(scene.boxes.step) for scene in records) == boxes == 13_440
+    assert held < 150 * boxes  # 77 with all that the samples take; a box as a record takes 2000
+
+
+def test_boxes_come_in_order_of_key_frame_whatever_their_order_in_the_table(tmp_path):
+    content = tables(("scene-0103",))
+    plain = NuScenesDataset(write(tmp_path / "plain", content), "test", VERSION)
+    content["sample_annotation"].sort(key=lambda record: (int(record["sample_token"].rsplit("-", 1)[1]) * 5 % SAMPLES, "ped" in record["token"]))
+    mixed = NuScenesDataset(write(tmp_path / "mixed", content), "test", VERSION)
+    for one, other in zip(plain.logs, mixed.logs):
+        assert one.log.agents.ids == other.log.agents.ids
+        for name in ("types", "size", "poses_world", "velocity_world", "valid"):
+            np.testing.assert_array_equal(getattr(one.log.agents, name), getattr(other.log.agents, name))
+
+
+def test_hidden_boxes_are_told_by_instance_and_key_frame(tmp_path):
+    content = tables(("scene-0103",))
+    for record in content["sample_annotation"]:
+        if record["token"] in ("a-car-scene-0103-2", "a-car-scene-0103-9", "a-ped-scene-0103-2"):
+            record["visibility_token"] = "1"
+    data = NuScenesDataset(write(tmp_path, content), "test", VERSION)
+    assert data.logs[0].log.notes["hidden"] == {"scene-0103-car": [2, 9], "scene-0103-ped": [2]}
 
 
 def test_counts_of_a_folder_of_tables(tmp_path):

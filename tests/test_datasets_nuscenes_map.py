@@ -73,7 +73,7 @@ def test_without_the_file_the_corridor_stays(tmp_path):
 
 
 def test_the_cut_depends_on_where_a_drive_starts_alone(data):
-    path = data.tables.root / "maps" / "expansion" / "boston-seaport.json"
+    path = data.root / "maps" / "expansion" / "boston-seaport.json"
     origin = np.array(data[0].notes["origin_world"])
     start = data.logs[0].log.ego.poses_world[0, :2] + origin
     again = map_around("again", path, start, origin)

@@ -152,6 +152,18 @@ def test_a_segment_that_cannot_be_read_is_a_fault_of_the_folder(root, tmp_path):
     assert len(data.logs) == 1 and len(data.faults) == 1 and data.expected == 2 * len(data)
 
 
+@pytest.mark.parametrize(("hurt", "cut"), [(5, False), (-1, True), (0, True)])
+def test_a_cut_shard_hides_frames_and_a_hole_does_not(tmp_path, hurt, cut):
+    """A sound short segment with one broken frame within is not charged for being short."""
+    write(tmp_path / "val" / "long.tfrecord", *[frame(k, CAMERAS[:1], name="long") for k in range(STEPS)])
+    path = write(tmp_path / "val" / "short.tfrecord", *[frame(k, CAMERAS[:1], name="short") for k in range(STEPS - 20)])
+    damaged(path, [record.offset for record in tfrecord.records(path)][hurt] + 40)
+    data = LogDataset(WaymoPerceptionReader(), tmp_path, "val", short_futures=True)
+    long, short = (len(range(15, steps, 5)) for steps in (STEPS, STEPS - 20))
+    assert [scenes.log.cut for scenes in data.logs] == [False, cut]
+    assert data.expected == (2 * long if cut else long + short)
+
+
 @real
 def test_the_public_frame_is_counted_and_its_images_decode():
     assert kind_of(REAL) is Kind.PERCEPTION

@@ -17,9 +17,13 @@ from drive.metrics.nuscenes_collision import (
     EGO_ROWS,
     at_seconds,
     collisions,
+    next_annotations,
     stp3_occupancy,
     uniad_occupancy,
     up_to_seconds,
+    vad_collisions,
+    vad_occupancy,
+    vad_range,
 )
 
 KNOWN = np.ones(6, bool)
@@ -93,7 +97,7 @@ def test_the_warp_is_torchs_grid_sample_of_stp3s_matrix(pose):
     matrix = torch.tensor([[[c, -s, pose[1] / 50.0], [s, c, -pose[0] / 50.0]]], dtype=torch.float64)
     places = functional.affine_grid(matrix, [1, 1, CELLS, CELLS], align_corners=False)
     wanted = functional.grid_sample(torch.tensor(grid)[None, None].double(), places, mode="nearest", align_corners=False)[0, 0].numpy() > 0
-    assert (module._warped(grid, np.array(pose)) != wanted).mean() < 1e-3  # ties of half a cell alone
+    assert (module._warped(grid[None], np.array([pose]))[0] != wanted).mean() < 1e-3  # ties of half a cell alone
 
 
 def test_a_straight_drive_leaves_a_standing_obstacle_where_it_is():
@@ -156,3 +160,68 @@ def test_a_wild_plan_is_clipped_and_bad_input_is_refused():
         collisions(np.full((6, 2), np.nan), far(), KNOWN, grids)
     with pytest.raises(DataError, match="6 steps"):
         collisions(np.zeros((5, 2)), far(), KNOWN, grids)
+
+
+def test_vads_rows_begin_at_the_front_and_its_box_takes_the_cell_ahead():
+    boxes = standing_box(12.0, -3.0)  # 9.06 to 13.06 m ahead of the lidar, 2 to 4 m to the right
+    grids = vad_occupancy(*boxes, LIDAR)
+    rows, columns = np.nonzero(grids[0])
+    assert (rows.min(), rows.max()) == (74, 82) and (columns.min(), columns.max()) == (104, 108)  # the line y = 0 is row 100
+    np.testing.assert_array_equal(grids[:, ::-1][:, :-1], uniad_occupancy(*boxes, LIDAR)[:, 1:])  # the same lines as UniAD's, turned over
+    waypoint = np.tile([3.0, 6.9], (6, 1))  # half cells: 6.9 m are 13.8, so the nose stands at 8.5 m for UniAD, at 9 m for VAD
+    assert not collisions(waypoint, far(), KNOWN, uniad_occupancy(*boxes, LIDAR))["box"].any()
+    assert vad_collisions(waypoint, far(), grids)["box"].all()
+    whole = np.tile([3.0, 6.5], (6, 1))
+    assert not vad_collisions(whole, far(), grids)["box"].any()
+
+
+def test_vads_point_is_looked_up_where_its_halved_offset_falls():
+    at = standing_box(5.94, 0.0)  # 5 m ahead of the lidar
+    waypoint = np.tile([0.0, 5.0], (6, 1))
+    hits = vad_collisions(waypoint, far(), vad_occupancy(*at, LIDAR))
+    assert hits["box"].all() and not hits["point"].any()
+    there = standing_box(5.94 + 25.25, 25.25)
+    hits = vad_collisions(waypoint, far(), vad_occupancy(*there, LIDAR))
+    assert hits["point"].all() and not hits["box"].any()
+    assert not vad_collisions(np.tile([0.0, 30.0], (6, 1)), far(), vad_occupancy(*there, LIDAR))["point"].any()  # beyond the border
+
+
+def test_vad_counts_nothing_where_the_log_collides():
+    grids = vad_occupancy(*standing_box(2.0, 0.0), LIDAR)
+    truth = far()
+    truth[:2] = 0.0
+    assert vad_collisions(np.zeros((6, 2)), truth, grids)["box"].tolist() == [False, False, True, True, True, True]
+    with pytest.raises(DataError, match="finite"):
+        vad_collisions(np.zeros((6, 2)), np.full((6, 2), np.nan), grids)
+
+
+def test_vads_range_is_about_the_lidar_and_open():
+    boxes = np.array([[0.0, 14.9, 0.0], [0.0, -15.0, 0.0], [30.93, 0.0, 0.0], [30.95, 0.0, 0.0], [-29.05, 0.0, 0.0], [-29.07, 0.0, 0.0]])
+    assert vad_range(boxes, LIDAR).tolist() == [True, False, True, False, True, False]
+
+
+def test_annotations_close_up_over_gaps():
+    boxes = np.arange(2 * 8 * 3, dtype=float).reshape(2, 8, 3)
+    valid = np.array([[1, 0, 1, 1, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1, 0]], bool)
+    found, known = next_annotations(boxes, valid)
+    np.testing.assert_array_equal(found[0], boxes[0, [0, 2, 3, 5, 6, 7]])
+    assert known.tolist() == [[True] * 6, [True] + [False] * 5]
+    np.testing.assert_array_equal(found[1, 0], boxes[1, 6])
+    found, known = next_annotations(boxes[:, :2], valid[:, :2])
+    assert found.shape == (2, 6, 3) and known.sum() == 1
+    assert next_annotations(np.zeros((0, 8, 3)), np.zeros((0, 8), bool))[0].shape == (0, 6, 3)
+
+
+def test_vads_grid_is_what_opencv_paints_of_its_corners():
+    cv2 = pytest.importorskip("cv2")
+    rng = np.random.default_rng(3)
+    count = 40
+    boxes = np.concatenate([rng.uniform(-28.0, 28.0, (count, 6, 2)), rng.uniform(-math.pi, math.pi, (count, 6, 1))], axis=-1)
+    size, valid = rng.uniform(0.4, 9.0, (count, 2)), rng.random((count, 6)) > 0.3
+    wanted = np.zeros((6, CELLS, CELLS))
+    for a, t in zip(*np.nonzero(valid)):  # x to the right of the lidar, y ahead, heading from x
+        x, y, heading = -boxes[a, t, 1], boxes[a, t, 0] - 0.94, boxes[a, t, 2] + math.pi / 2
+        c, s = math.cos(heading), math.sin(heading)
+        ring = [(x + c * i - s * j, -(y + s * i + c * j)) for i, j in np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * size[a] / 2]
+        cv2.fillPoly(wanted[t], [np.round((np.array(ring) + 50.0) / 0.5).astype(np.int32)], 1.0)
+    np.testing.assert_array_equal(vad_occupancy(boxes, size, valid, LIDAR), wanted > 0)

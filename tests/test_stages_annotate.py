@@ -56,6 +56,14 @@ def rows(folder: Path):
     return latest(read_annotations(folder / "annotations.jsonl"))
 
 
+def test_scenes_of_an_earlier_run_are_kept_and_told_apart(tmp_path):
+    with TeacherServer() as server:
+        asked = annotate(DATA, TOY, "train", teacher(server), tmp_path / "a", [0, 1, 2], "the command", 0.0, progress=False)["facts"]
+        facts = annotate(DATA, TOY, "train", teacher(server), tmp_path / "a", [2, 3], "the command", 0.0, progress=False)["facts"]
+    assert (asked["scenes_done"], asked["accepted"], asked["scenes_of_other_runs"]) == (3, 3, 0)
+    assert (facts["scenes_done"], facts["accepted"], facts["scenes_of_other_runs"], len(rows(tmp_path / "a"))) == (2, 2, 2, 4)
+
+
 # ---------------------------------------------------------------- what is asked
 
 

@@ -10,6 +10,7 @@ import math
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -37,7 +38,7 @@ class Benchmark(Protocol):
     needs_map: bool  # whether it means nothing on scenes without one
 
     def accepts(self, scenario: Scenario) -> bool:
-        """Whether the scenario belongs to the benchmark's set. Raises DataError where the dataset lacks what it measures by."""
+        """Whether the scenario belongs to the benchmark's set. Raises DataError where it lacks what is measured by."""
         ...
 
     def score(self, scenario: Scenario, trajectory: Trajectory, index: int) -> Scored:
@@ -76,7 +77,7 @@ def evaluate(
 
     expected: how many the set should hold (default: as many as given). Batches are planned together; every latency is a share of
     its batch. A planner that raises, or answers with anything but one Plan per scene, has failed on the scenes where it does so alone.
-    Raises DataError on a dataset that the benchmark cannot measure. A benchmark sees one plan of each scene, the one that the planner
+    Raises DataError on a dataset that the benchmark cannot measure; scenes of it that it cannot are faults, and lower the coverage. A benchmark sees one plan of each scene, the one that the planner
     would drive; alternatives reach `BestOf.best_of` alone, whose parts are labelled as an oracle's choice.
     """
     if isinstance(benchmark, BestOf) != bool(benchmark.style.oracle):
@@ -85,15 +86,17 @@ def evaluate(
     mapped = [scenario for scenario in given if not (benchmark.needs_map and scenario.notes.get("map") == "corridor")]
     if given and not mapped:
         raise DataError(
-            f"{benchmark.style.name} needs a map, and the {given[0].source} scenes have none: take benchmark=ade_av2_5s, or for nuScenes l2_uniad or l2_stp3"
+            f"{benchmark.style.name} needs a map, and the {given[0].source} scenes have none: take benchmark=ade_av2_5s, or for nuScenes l2_uniad, l2_stp3 or l2_vad"
         )
     if len(mapped) < len(given):
         faults = [*faults, f"{len(given) - len(mapped)} of the {len(given)} scenes have no map, and {benchmark.style.name} leaves them out"]
-    items = [scenario for scenario in mapped if benchmark.accepts(scenario)]
+    items, refused = _accepted(benchmark, mapped)
+    faults = [*faults, *(f"{count} of the {len(given)} scenes cannot be judged by {benchmark.style.name}: {why}" for why, count in refused.items())]
     if given and not items:
         raise DataError(f"none of the {len(given)} scenes belongs to the set of {benchmark.style.name} ({benchmark.style.note})")
     unread = 0 if expected is None else expected - len(given)  # of them, as large a share belongs to the set as of those read
-    expected = len(items) + (round(unread * len(items) / len(given)) if given else unread)
+    belong = len(items) + sum(refused.values())
+    expected = belong + (round(unread * belong / len(given)) if given else unread)
     rows: list[SceneRow] = []
     found: list[Scored | None] = []
     planner.reset()
@@ -105,6 +108,21 @@ def evaluate(
             found.append(scored)
     style, pick = benchmark.style, Pick.PRIVILEGED if isinstance(planner, PrivilegedPlanner) else Pick.DEPLOYABLE
     return Result(planner.name, benchmark.finish(rows, found, items), expected, list(faults), style.worst, style.worst_parts, pick)
+
+
+def _accepted(benchmark: Benchmark, scenarios: Sequence[Scenario]) -> tuple[list[Scenario], Counter[str]]:
+    """The scenarios of the benchmark's set, and how often each reason kept it from judging one. Raises DataError where it can judge none."""
+    items: list[Scenario] = []
+    refused: Counter[str] = Counter()
+    for scenario in scenarios:
+        try:
+            if benchmark.accepts(scenario):
+                items.append(scenario)
+        except DataError as error:
+            refused[str(error)] += 1
+    if refused and not items:
+        raise DataError(next(iter(refused)))
+    return items, refused
 
 
 def _answers(planner: Planner | PrivilegedPlanner, scenarios: Sequence[Scenario]) -> list[Plan]:

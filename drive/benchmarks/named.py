@@ -5,13 +5,14 @@ from __future__ import annotations
 from drive.benchmarks.displacement import AdeAv2, WaymoMotion
 from drive.benchmarks.epdms import Epdms
 from drive.benchmarks.evaluate import Benchmark
-from drive.benchmarks.nuscenes_l2 import L2Stp3, L2Uniad
+from drive.benchmarks.nuplan_cls import NuplanCls
+from drive.benchmarks.nuscenes_l2 import L2Stp3, L2Uniad, L2Vad
 from drive.benchmarks.pdms import Pdms
 from drive.benchmarks.rater_feedback import Rfs
 from drive.benchmarks.results import Style
 from drive.core.errors import ConfigError
 
-_MADE = {made.style.name: made for made in (Pdms, Epdms, L2Uniad, L2Stp3, AdeAv2, WaymoMotion, Rfs)}
+_MADE = {made.style.name: made for made in (Pdms, Epdms, NuplanCls, L2Uniad, L2Stp3, L2Vad, AdeAv2, WaymoMotion, Rfs)}
 
 
 def make_benchmark(name: str) -> Benchmark:

@@ -1,9 +1,10 @@
-"""Benchmarks l2_uniad and l2_stp3: nuScenes' open-loop L2 in m and collision rates in %, under the two protocols that papers mix.
+"""Benchmarks l2_uniad, l2_stp3 and l2_vad: nuScenes' open-loop L2 in m and collision rates in %, under the three protocols that papers mix.
 
 They measure likeness to the log, not driving: constant velocity does well. A plan that fails, and a sample that cannot be read, counts
 as far off as the protocols' grid reaches, and as a collision at every step. "col" is of the box (obj_box_col), "point col" of the
 waypoint (obj_col), not shown. Where notes["hidden"] (steps of the log, by agent) says which boxes have nuScenes' lowest visibility, ST-P3's input
-frames leave them out, as it does; a reader that does not know leaves a few obstacles more.
+frames leave them out, as it does, and where notes["unscanned"] says which hold no lidar point, VAD does; a reader that does not know
+leaves obstacles more.
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ from drive.benchmarks.results import SceneRow, Style
 from drive.core.errors import DataError
 from drive.core.geometry import relative
 from drive.core.types import PLAN_DT, AgentType, Scenario, Trajectory
-from drive.metrics.nuscenes_collision import Grids, at_seconds, collisions, stp3_occupancy, uniad_occupancy, up_to_seconds
+from drive.metrics.nuscenes_collision import (
+    Grids,
+    at_seconds,
+    collisions,
+    next_annotations,
+    stp3_occupancy,
+    uniad_occupancy,
+    up_to_seconds,
+    vad_collisions,
+    vad_occupancy,
+    vad_range,
+)
 from drive.metrics.nuscenes_l2 import STEPS, l2_stp3, l2_uniad, lidar_positions
 
 L2 = ("1 s", "2 s", "3 s")
@@ -101,6 +113,19 @@ def stp3_grids(scenario: Scenario) -> Grids:
     return stp3_occupancy(poses, scenario.agents.size, valid, ego[1 : STEPS + 1], ego[0])
 
 
+def vad_grids(scenario: Scenario) -> Grids:
+    """VAD's grids (6, 200, 200) of a sample with six key frames after it."""
+    now, here = scenario.present, scenario.ego.poses_world[scenario.present]
+    matrix = np.array(scenario.notes["lidar_from_ego"], float)
+    agents = scenario.agents
+    unscanned = scenario.notes.get("unscanned", {})
+    kept = agents.valid[:, now] & np.isin(agents.types, (*WHEELS, AgentType.PEDESTRIAN))
+    kept &= np.array([scenario.notes["log_step"] not in unscanned.get(agent, ()) for agent in agents.ids], bool)
+    kept &= vad_range(relative(here, agents.poses_world[:, now]), matrix)
+    poses, valid = next_annotations(agents.poses_world[kept, now + 1 :], agents.valid[kept, now + 1 :])
+    return vad_occupancy(relative(here, poses), agents.size[kept], valid, matrix)
+
+
 def _parts(l2: np.ndarray, box: np.ndarray, point: np.ndarray) -> dict[str, float]:
     """Parts of values (3,) at the three seconds; the last rate is the mean of the three, as the papers' last column."""
     rates = [100.0 * value for share in (box, point) for value in (*share, share.mean())]
@@ -135,4 +160,21 @@ class L2Stp3(_L2):
         plan, truth, known = positions(scenario, trajectory)
         values = l2_stp3(plan, truth)
         hits = collisions(plan, truth, known, stp3_grids(scenario), columns_to_left=True)
+        return Scored(float(values.mean()), _parts(values, up_to_seconds(hits["box"]), up_to_seconds(hits["point"])))
+
+
+class L2Vad(_L2):
+    """VAD: the mean up to 1, 2, 3 s; samples with 3 s of future."""
+
+    style = _style("l2_vad", "mean up to the second, samples with 3 s of future")
+
+    def accepts(self, scenario: Scenario) -> bool:
+        """Whether the sample's scene goes on for 3 s."""
+        return super().accepts(scenario) and len(scenario.ego.poses_world) - scenario.present > STEPS
+
+    def score(self, scenario: Scenario, trajectory: Trajectory, index: int) -> Scored:
+        """L2 up to the three seconds and their mean, m; collisions. Raises DataError on a short plan."""
+        plan, truth, _ = positions(scenario, trajectory)
+        values = l2_stp3(plan, truth)
+        hits = vad_collisions(plan, truth, vad_grids(scenario))
         return Scored(float(values.mean()), _parts(values, up_to_seconds(hits["box"]), up_to_seconds(hits["point"])))

@@ -63,6 +63,7 @@ class SceneRow:
     latency_s: float
     reasoning: str
     candidates: int = 1  # plans that the parts named in Style.oracle chose among
+    among: int | None = None  # how many rows the means run over, where they are not all of the set; 0: this row is in no mean, others hold what it counts
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,22 @@ class Result:
     worst_parts: Mapping[str, float] = field(default_factory=dict)  # parts where that is another value
     pick: Pick = Pick.DEPLOYABLE  # of the score, and of the parts that are not in Style.oracle
 
+    @property
+    def averaged(self) -> list[SceneRow]:
+        """The rows that the means run over."""
+        return [row for row in self.rows if row.among != 0]
+
+    @property
+    def size(self) -> int:
+        """How many values the means run over, those of unread scenarios among them."""
+        return max((row.among or 0 for row in self.rows), default=0) or self.expected
+
     def values(self, name: str = "score") -> NDArray[np.float64]:
-        """(expected,) values of "score" or a part; unread scenarios are `worst`, NaN is where a part does not apply."""
-        read = [row.score if name == "score" else row.parts[name] for row in self.rows]
+        """(size,) values of "score" or a part; unread scenarios are `worst`, NaN is where a part does not apply."""
+        read = [row.score if name == "score" else row.parts[name] for row in self.averaged]
         if name != "score" and read and np.isnan(read).all():
-            return np.full(self.expected, np.nan)  # a part that applies to none of the set does not apply to what was not read
-        return np.array(read + [self.worst_parts.get(name, self.worst)] * (self.expected - len(read)))
+            return np.full(self.size, np.nan)  # a part that applies to none of the set does not apply to what was not read
+        return np.array(read + [self.worst_parts.get(name, self.worst)] * (self.size - len(read)))
 
     def picked(self, name: str, style: Style) -> str:
         """Who chose what "score" or a part is of, in words: "deployable", "privileged", or "oracle, best of 6"."""
@@ -99,8 +110,8 @@ class Result:
 
     @property
     def groups(self) -> list[str | int]:
-        """(expected,) the log of each value; every unread scenario is its own."""
-        return [*(row.log_id for row in self.rows), *range(self.expected - len(self.rows))]
+        """(size,) the log of each value; every unread scenario is its own."""
+        return [*(row.log_id for row in self.averaged), *range(self.size - len(self.averaged))]
 
     @property
     def logs(self) -> int:

@@ -76,7 +76,7 @@ def _parse(text: str, faults: list[str]) -> _Override | None:
         faults.append(f"{text}: '+', '~' and '@' are not used here; keys that exist are set with key=value")
         return None
     if override.is_sweep_override():
-        faults.append(f"{text}: one value at a time; a list is written in brackets, as in {key}=[{raw}]")
+        faults.append(f"{text}: one value at a time, a run for each; where {key} takes a list it is written in brackets, as in {key}=[{raw}]")
         return None
     return _Override(text, override.key_or_group, override.value(), raw)
 

@@ -4,12 +4,14 @@
   drive data generate split=train dataset.train_scenes=10000 dataset.workers=8
   drive data convert dataset=av2 dataset.root=/data/av2/sensor out=cache/av2 workers=8
                                                                     logs as memory-mapped Arrow files: dataset=cache dataset.root=cache/av2
+  drive data export-123d dataset=av2 dataset.root=/data/av2/sensor out=/data/py123d
+                                                                    logs in the Arrow layout of py123d: dataset=py123d dataset.root=/data/py123d
   drive data card dataset=av2 dataset.root=/data/av2/sensor split=val out=out/av2
                                                                     counts, histograms and a sample of a split, as README.md, card.json and card.png
   drive data annotate dataset=av2 dataset.root=/data/av2/sensor split=train out=out/reasons
                                                                     reasoning text, by rule or by a teacher (drive data annotate --help)
 
-A killed generation, conversion or annotation goes on where it was: run the same command again. Logs that cannot be read are told by file and
+A killed generation, conversion, export or annotation goes on where it was: run the same command again. Logs that cannot be read are told by file and
 record, counted, and make the exit code 1.
 """
 
@@ -18,15 +20,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-HELP = "inspect, generate, convert, describe or annotate scene sets"
+HELP = "inspect, generate, convert, export, describe or annotate scene sets"
 
 
 def run(argv: list[str]) -> int:
-    """`drive data inspect PATH … | generate | convert | card | annotate [key=value …]`."""
+    """`drive data inspect PATH … | generate | convert | export-123d | card | annotate [key=value …]`."""
     from drive.cli.schema import suggestion
     from drive.core.errors import ConfigError
 
-    actions = {"inspect": inspect, "generate": generate, "convert": convert, "card": card, "annotate": annotate}
+    actions = {"inspect": inspect, "generate": generate, "convert": convert, "export-123d": export_123d, "card": card, "annotate": annotate}
     if not argv or argv[0] not in actions:
         raise ConfigError(f"drive data takes one action: {', '.join(actions)}{suggestion(argv[0], actions) if argv else ''}")
     return actions[argv[0]](argv[1:])
@@ -93,6 +95,28 @@ def convert(argv: list[str]) -> int:
         print(f"not read: {fault}")
     print(f"{done.converted} logs converted, {done.kept} there before, {len(done.faults)} not read; {done.bytes / 1e6:.1f} MB in {config['out']}")
     print(f"read them with dataset=cache dataset.root={config['out']}")
+    return 1 if done.faults or done.partly else 0
+
+
+def export_123d(argv: list[str]) -> int:
+    """Write logs in py123d's layout."""
+    from drive.core.errors import ConfigError
+    from drive.datasets.py123d_export import export
+    from drive.datasets.select import make_reader, reader_settings
+
+    config = _config("export_123d", argv)
+    data, split = config["dataset"], config["split"]
+    if data["name"] in ("embedded", "py123d"):
+        raise ConfigError(f"dataset={data['name']} cannot be exported: export logs of another source")
+    if data.get("filter"):
+        raise ConfigError("dataset.filter= is counted by dataset=navsim alone: export the logs whole")
+    if data["name"] == "nuscenes" and split == "val":
+        split = "test"  # nuScenes' val is what papers test on
+    done = export(make_reader(data), Path(data["root"]), Path(config["out"]), split, reader_settings(data))
+    for fault in (*done.faults, *done.partly):
+        print(f"not read: {fault}")
+    print(f"{done.written} logs written, {done.kept} there before, {len(done.faults)} not read; in {config['out']}")
+    print(f"read them with py123d, or with dataset=py123d dataset.root={config['out']}")
     return 1 if done.faults or done.partly else 0
 
 

@@ -47,6 +47,7 @@ def run(argv: list[str]) -> int:
     print(
         f"{facts['scenes_done']} of {facts['scenes_asked_for']} scenes done: {facts['accepted']} accepted, {facts['rejected']} rejected, "
         f"{facts['failed']} failed, {facts['unread']} unread"
+        + (f"; {facts['scenes_of_other_runs']} more of earlier runs are kept" if facts["scenes_of_other_runs"] else "")
     )
     if facts["refusals"]:
         print("refused: " + ", ".join(f"{count} {kind}" for kind, count in facts["refusals"].items()))

@@ -6,7 +6,7 @@
   drive eval planner=expert split=val max_scenes=50
   drive eval planner=idm dataset=scenarionet dataset.root=/data/scenarionet
   drive eval benchmark=epdms_v2_2 planner=constant_velocity dataset=scenarionet dataset.root=/data/scenarionet
-  drive eval benchmark=l2_uniad planner=vla dataset=nuscenes dataset.root=/data/nuscenes         collisions too; or l2_stp3
+  drive eval benchmark=l2_uniad planner=vla dataset=nuscenes dataset.root=/data/nuscenes         collisions too; or l2_stp3, l2_vad
   drive eval benchmark=waymo_motion planner=vla                displacement, comfort, off-road, overlap; or ade_av2_5s
   drive eval benchmark=carla_routes planner=expert             closed loop through the carla client, on a server of our own
   drive eval benchmark=bench2drive_ds routes=bench2drive220.xml maps=/data/carla_maps workers=4 out=out/b2d

@@ -75,6 +75,8 @@ class RunFolder:
         """Open an existing run folder. Raises DataError where `path` is none."""
         path = Path(path)
         if not (path / STATUS).is_file():
+            if not path.exists():
+                raise DataError(f"{path} is not a run folder: nothing is there")
             raise DataError(f"{path} is not a run folder (no {STATUS} in it): give one that `drive train` made, such as runs/<date>-<name>")
         return cls(path)
 

@@ -1,9 +1,14 @@
 """All randomness comes from a seed in the config, through these generators."""
 
+from __future__ import annotations
+
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # readers and their workers need no torch: 200 MB and two seconds of each process
+    import torch
 
 
 def stream(seed: int, *names: str | int) -> int:
@@ -22,6 +27,8 @@ def numpy_rng(seed: int, *names: str | int) -> np.random.Generator:
 
 def torch_rng(seed: int, *names: str | int, device: str = "cpu") -> torch.Generator:
     """A torch generator of the named stream, on `device`."""
+    import torch
+
     generator = torch.Generator(device=device)
     generator.manual_seed(stream(seed, *names))
     return generator

@@ -92,6 +92,7 @@ def pack(log: Log, images_root: Path) -> bytes:
         "breaks": log.breaks,
         "group": log.group,
         "faults": log.faults,
+        "cut": log.cut,
         "notes": log.notes,
         "step_notes": log.step_notes,
         "map": None if road_map is None else _map_meta(road_map),
@@ -207,6 +208,8 @@ def _log(path: Path, meta: Mapping[str, Any], columns: Mapping[str, Any], images
         breaks=tuple(meta["breaks"]),
         group=meta["group"],
         faults=tuple(meta["faults"]),
+        cut=meta.get("cut", False),
+        sound=True,  # the file is what its name says
         notes=meta["notes"],
         step_notes=meta["step_notes"],
     )

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from drive.core.errors import DataError
 from drive.core.quaternion import heading, rotation_matrix
 from drive.core.roadmap import RoadMap
-from drive.core.types import AgentType, Tracks
+from drive.core.types import AgentType
+from drive.datasets import sanity
 from drive.datasets.av2_cameras import EXTRINSICS, INTRINSICS, calibration, images
 from drive.datasets.av2_map import build_road_map, read_map
+from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.logged import Entry, Inspection, split_of_path, walk
 from drive.datasets.logs import Log
-from drive.datasets.motion import DT, central_velocity, driven, ego_motion
+from drive.datasets.motion import DT, driven, ego_motion
 
 Array = NDArray[np.float64]
 EGO_SIZE = (4.877, 1.852, 1.476)  # m, Ford Fusion, Argoverse's car
@@ -40,7 +42,8 @@ KINDS = {
     "TRAFFIC_LIGHT_TRAILER": AgentType.VEHICLE,
     "CONSTRUCTION_CONE": AgentType.TRAFFIC_CONE,
     "CONSTRUCTION_BARREL": AgentType.BARRIER,
-}
+    **dict.fromkeys(("ANIMAL", "DOG", "BOLLARD", "SIGN", "STOP_SIGN", "MOBILE_PEDESTRIAN_CROSSING_SIGN"), AgentType.GENERIC_OBJECT),
+}  # all thirty
 
 
 def arrays_of(path: Path, wanted: Sequence[str], read: Callable[[], Any], fault: type[Exception]) -> tuple[Any, dict[str, Any]]:
@@ -73,6 +76,8 @@ def read_columns(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
             raise DataError(f"{path}: {name} of row {int(np.flatnonzero(~np.isfinite(values))[0])} is NaN or infinite")
     if set(QUATERNION) <= set(found) and (still := ~_stacked(found, QUATERNION).any(axis=1)).any():
         raise DataError(f"{path}: the quaternion of row {int(still.argmax())} is 0")
+    if set(QUATERNION) <= set(found) and (at := sanity.not_unit(_stacked(found, QUATERNION))) >= 0:
+        raise DataError(f"{path}: the quaternion of row {at} is not of length 1: the file is damaged, fetch it again")
     return found
 
 
@@ -98,6 +103,7 @@ def read_log(folder: Path, split: str, channels: Sequence[str] = ()) -> Log:
         raise DataError(f"{boxes[0]}: frames are not 0.1 s apart ({steps[at] if len(steps) else 0.0:.3f} s after frame {at})")
     turn, place = _ego_at(folder / POSES, stamps)
     poses = np.column_stack([place[:, :2], heading(turn)])
+    sanity.check_drive(folder / POSES, poses, (stamps - stamps[0]) * 1e-9)
     origin = np.floor(poses[0, :2])
     poses[:, :2] -= origin
     agents = _agents(boxes[0], rows, stamps, turn, place, origin)
@@ -106,7 +112,7 @@ def read_log(folder: Path, split: str, channels: Sequence[str] = ()) -> Log:
         log_id=folder.name,
         source="av2",
         split=split,
-        files=(boxes[0], folder / POSES, archive, *((folder / INTRINSICS, folder / EXTRINSICS) if channels else ())),
+        files=(boxes[0], folder / POSES, *((folder / INTRINSICS, folder / EXTRINSICS) if channels else ()), archive),
         absent=tuple(folder / "sensors" / "cameras" / channel for channel in channels),  # folders: one changes when an image comes
         dt=DT,
         ego=ego_motion(poses),
@@ -138,23 +144,26 @@ def _ego_at(path: Path, stamps: NDArray[np.int64]) -> tuple[Array, Array]:
     return rotation_matrix(_stacked(rows, QUATERNION)[order][near]), _stacked(rows, POSITION)[order][near]
 
 
-def _agents(path: Path, rows: dict[str, Any], stamps: NDArray[np.int64], turn: Array, place: Array, origin: Array) -> Tracks:
+def _agents(path: Path, rows: dict[str, Any], stamps: NDArray[np.int64], turn: Array, place: Array, origin: Array) -> BoxTracks:
     keep = np.asarray(rows["category"]) != EGO
     step = np.searchsorted(stamps, np.asarray(rows["timestamp_ns"])[keep])
-    tokens, row = np.unique(np.asarray(rows["track_uuid"], str)[keep], return_inverse=True)
+    names = [str(name) for name in rows["track_uuid"][keep]]
+    tokens = {name: index for index, name in enumerate(sorted(set(names)))}
+    row = np.array([tokens[name] for name in names], np.int64)
     size = _stacked(rows, SIZE)[keep]
     if (size <= 0.0).any():
         raise DataError(f"{path}: row {int(np.flatnonzero((_stacked(rows, SIZE) <= 0.0).any(axis=1))[0])} is a box without a size")
-    centre = np.einsum("nij,nj->ni", turn[step], _stacked(rows, POSITION)[keep]) + place[step]
-    facing = heading(turn[step] @ rotation_matrix(_stacked(rows, QUATERNION)[keep]))
-    poses, valid = np.zeros((len(tokens), len(stamps), 3)), np.zeros((len(tokens), len(stamps)), bool)
-    poses[row, step] = np.column_stack([centre[:, :2] - origin, facing])
-    valid[row, step] = True
+    turns = turn[step]
+    centre = np.einsum("nij,nj->ni", turns, _stacked(rows, POSITION)[keep]) + place[step]
+    poses = np.column_stack([centre[:, :2] - origin, heading(turns @ rotation_matrix(_stacked(rows, QUATERNION)[keep]))])
     kinds = np.asarray(rows["category"], str)[keep]
+    if strange := set(kinds.tolist()) - KINDS.keys():
+        raise DataError(f"{path}: {min(strange)!r} is no category of Argoverse 2: the file is damaged, fetch it again")
     order = np.lexsort((step, row))  # size and kind are those of the first box: what is drawn must not come from later ones
     first = order[np.unique(row[order], return_index=True)[1]]
-    types = np.array([KINDS.get(str(kinds[i]), AgentType.GENERIC_OBJECT) for i in first], np.int64)
-    return Tracks(tuple(str(t) for t in tokens), types, size[first], poses, central_velocity(poses[..., :2], valid), valid)
+    types = np.array([KINDS[str(kinds[i])] for i in first], np.int64)
+    last = len(row) - 1 - np.unique((row * len(stamps) + step)[::-1], return_index=True)[1]  # of two boxes of one track in one frame
+    return BoxTracks.moving(tuple(tokens), types, size[first], step[last], row[last], poses[last], DT)
 
 
 def _map_file(folder: Path) -> Path:

@@ -39,7 +39,8 @@ KINDS = {
     **dict.fromkeys(("vehicle", "bus"), AgentType.VEHICLE),
     "pedestrian": AgentType.PEDESTRIAN,
     **dict.fromkeys(("cyclist", "motorcyclist", "riderless_bicycle"), AgentType.BICYCLE),
-}
+    **dict.fromkeys(("static", "background", "construction", "unknown"), AgentType.GENERIC_OBJECT),
+}  # all ten
 # length, width, height in m: medians of the boxes of such objects in the three sensor logs of av2-api, a metre for what has no class there
 SIZES = {
     "vehicle": (4.22, 1.89, 1.68),
@@ -60,7 +61,7 @@ def _columns(path: Path) -> dict[str, Any]:
     except ImportError:
         raise DataError("Argoverse 2 scenarios are Parquet files: pip install 'drive-vla[av2]'") from None
     wanted = (*TEXTS, *NUMBERS)
-    table, found = arrays_of(path, wanted, lambda: parquet.ParquetFile(path).read(columns=list(wanted)), ArrowException)
+    table, found = arrays_of(path, wanted, lambda: parquet.ParquetFile(path, page_checksum_verification=True).read(columns=list(wanted)), ArrowException)
     for name, values in found.items():
         if (name in TEXTS) != (values.dtype.kind == "O"):
             raise DataError(f"{path}: column {name} is of type {table.schema.field(name).type}")
@@ -96,6 +97,10 @@ def read_log(path: Path, split: str) -> Log:
     first = np.unique(row, return_index=True)[1]
     kinds, category = np.asarray(rows["object_type"], str)[first], np.asarray(rows["object_category"], np.int64)[first]
     others = np.flatnonzero(tokens != EGO)
+    if strange := set(kinds.tolist()) - KINDS.keys():
+        raise DataError(f"{path}: {min(strange)!r} is no object_type of Argoverse 2: the file is damaged, fetch it again")
+    if str(rows["scenario_id"][0]) != path.stem.removeprefix("scenario_"):
+        raise DataError(f"{path} holds the scenario {str(rows['scenario_id'][0])!r}, not the one that it is named after: it is damaged or misnamed")
     return Log(
         log_id=str(rows["scenario_id"][0]),
         source="av2_forecasting",
@@ -122,7 +127,7 @@ def _map(name: str, archive: Path, origin: Array) -> RoadMap:
 
 
 def _agents(tokens: NDArray[Any], kinds: NDArray[Any], poses: Array, valid: NDArray[np.bool_]) -> Tracks:
-    types = np.array([KINDS.get(str(kind), AgentType.GENERIC_OBJECT) for kind in kinds], np.int64)
+    types = np.array([KINDS[str(kind)] for kind in kinds], np.int64)
     size = np.array([SIZES.get(str(kind), OTHER_SIZE) for kind in kinds], np.float64).reshape(-1, 3)
     return Tracks(tuple(str(t) for t in tokens), types, size, poses, central_velocity(poses[..., :2], valid), valid)
 

@@ -41,6 +41,22 @@ class BoxTracks:
         order = np.lexsort((row, step))
         return BoxTracks(ids, types, size, step[order], row[order], poses[order], velocity[order])
 
+    @staticmethod
+    def moving(
+        ids: tuple[str, ...], types: NDArray[np.int64], size: Array, step: NDArray[np.int64], row: NDArray[np.int64], poses: Array, dt: float
+    ) -> BoxTracks:
+        """Boxes in any order, one of an agent at a step, with the velocities of `motion.central_velocity`; steps are `dt` s apart."""
+        order = np.lexsort((step, row))
+        who, when, places = row[order], step[order], poses[order, :2]
+        joined = (np.diff(who) == 0) & (np.diff(when) == 1)
+        index = np.arange(len(who))
+        low, high = index.copy(), index.copy()
+        low[1:] -= joined
+        high[:-1] += joined
+        velocity = np.zeros((len(who), 2))
+        velocity[order] = (places[high] - places[low]) / (np.maximum(when[high] - when[low], 1) * dt)[:, None]
+        return BoxTracks.sorted(ids, types, size, step, row, poses, velocity)
+
     def steps(self, start: int, stop: int) -> Tracks:
         """The agents that are seen in steps start..stop-1, over those steps."""
         first, last = np.searchsorted(self.step, (start, stop))

@@ -10,13 +10,17 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -35,7 +39,7 @@ WAITING = "not converted yet, the conversion was stopped: run it again"
 INDEX, LOGS, CARD, LOCK = "index.jsonl", "logs", "cache.json", ".lock"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One line of the index."""
 
@@ -53,6 +57,7 @@ class Record:
     bytes: int
     fault: str = ""  # why it could not
     faults: list[str] = field(default_factory=list)  # of records within it
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,24 +90,31 @@ def _fresh(record: Record, root: Path, out: Path) -> bool:
     return there and _stamp((root / name for name, _, _ in record.stamp), root) == record.stamp
 
 
-def _records(out: Path) -> dict[tuple[str, str], Record]:
-    """The index by (path, key), the last line of each; a torn last line is dropped. Raises DataError on any other line."""
-    path = out / INDEX
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    found = {}
-    for number, line in enumerate(lines, 1):
-        if not line:
+def _lines(file: BinaryIO, path: Path) -> Iterator[Record]:
+    """The lines of an index; a torn last one is dropped. Raises DataError on any other that is no record."""
+    file.seek(0)
+    for number, line in enumerate(file, 1):  # bytes: a damaged line may be no text
+        if line == b"\n":
             continue
         try:
             record = Record(**json.loads(line))
         except (ValueError, TypeError) as error:
-            if number == len(lines):  # the process was killed while it wrote this line
-                break
+            if not line.endswith(b"\n"):  # the process was killed while it wrote this line
+                return
             raise DataError(f"{path}: line {number} is no record of a converted log ({error}): delete it, its log is converted again") from error
-        found[record.path, record.key] = record
-    return found
+        yield record
+
+
+def _records(out: Path) -> Iterator[Record]:
+    """The last line of each log in the index, one at a time: a set of half a million logs would fill the memory. Raises DataError as `_lines`."""
+    path = out / INDEX
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        last = {(sys.intern(record.path), record.key): number for number, record in enumerate(_lines(file, path))}
+        for number, record in enumerate(_lines(file, path)):
+            if last.get((record.path, record.key)) == number:
+                yield record
 
 
 def convert(
@@ -121,37 +133,40 @@ def convert(
     conversion writes there, and where no log is of `split`.
     """
     card = json.loads(json.dumps({"format": arrow_log.FORMAT, "source": reader.name, "root": str(root.absolute()), "settings": dict(settings or {})}))
+    if file := next((path for path in (out, *out.absolute().parents) if path.exists() and not path.is_dir()), None):
+        raise DataError(f"{file} is a file: give a folder as out=")
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         if (out / CARD).is_file() and (there := json.loads((out / CARD).read_text(encoding="utf-8"))) != card:
             other = [f"{key} {there.get(key)}, not {value}" for key, value in card.items() if there.get(key) != value]
             raise DataError(f"{out} holds converted logs of another source, folder or settings ({'; '.join(other)}): give another out=")
         (out / LOGS).mkdir(exist_ok=True)
-        known = _records(out)
-        entries = {(os.path.relpath(e.path, root), e.key): e for e in reader.find(root) if split is None or e.split in ("", split)}
+        entries = {(_relative(e.path, root), e.key): e for e in reader.find(root) if split is None or e.split in ("", split)}
         if not entries:
             raise DataError(f"{root} has no log of {reader.name}{f' of the split {split!r}' if split else ''}")
         atomic_write_text(out / CARD, json.dumps(card))
-        todo = {name: entry for name, entry in entries.items() if name not in known or not _fresh(known[name], root, out)}
+        fresh = {name for record in _records(out) if (name := (record.path, record.key)) in entries and _fresh(record, root, out)}
+        todo = [entry for name, entry in entries.items() if name not in fresh]
         faults, partly = [], []
-        with (out / INDEX).open("a+", encoding="utf-8") as index:
+        with (out / INDEX).open("ab+") as index:
             end_line(index)
-            waiting = [_unread(entry, name[0], WAITING) for name, entry in todo.items()]
-            index.write("".join(json.dumps(asdict(record)) + "\n" for record in waiting))
-            done = _converted(reader, list(todo.values()), root, out, workers)
+            index.writelines(_line(_unread(entry, _relative(entry.path, root), WAITING)) for entry in todo)
+            done = _converted(reader, todo, root, out, workers)
             for record in tqdm(done, total=len(todo), desc=f"converting {reader.name}", disable=not progress, dynamic_ncols=True):
                 faults += [record.fault] if record.fault else []
                 partly += record.faults
-                index.write(json.dumps(asdict(record)) + "\n")
-                index.flush()
-                os.fsync(index.fileno())
-        kept = [record for name, record in _records(out).items() if name in entries or (split is not None and record.split not in ("", split))]
-        atomic_write_text(out / INDEX, "".join(json.dumps(asdict(record)) + "\n" for record in kept))
-        named = {f"{record.digest}{arrow_log.SUFFIX}" for record in kept}
+                append(index, record)
+        named, size, text = set(), 0, BytesIO()
+        for record in _records(out):
+            if (record.path, record.key) in entries or (split is not None and record.split not in ("", split)):
+                text.write(_line(record))
+                named.add(f"{record.digest}{arrow_log.SUFFIX}")
+                size += record.bytes
+        atomic_write_bytes(out / INDEX, text.getvalue())
         for path in (out / LOGS).glob("*"):  # of logs that changed since or are gone, and what a killed worker left
             if path.name not in named:
                 path.unlink()
-    return Conversion(len(todo) - len(faults), len(entries) - len(todo), sum(record.bytes for record in kept), tuple(faults), tuple(partly))
+    return Conversion(len(todo) - len(faults), len(entries) - len(todo), size, tuple(faults), tuple(partly))
 
 
 @contextmanager
@@ -168,18 +183,36 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def end_line(index: Any) -> None:
-    """Cut a torn last line off, so that the next one starts on its own."""
+def append(index: BinaryIO, record: Record) -> None:
+    """A line of the index, on the disk when this returns."""
+    index.write(_line(record))
+    index.flush()
+    os.fsync(index.fileno())
+
+
+def end_line(index: BinaryIO) -> None:
+    """Cut a torn last line off, so that the next one starts on its own; bytes: a torn line may be no text."""
     index.seek(0)
-    text = index.read()
-    if text and not text.endswith("\n"):
-        index.truncate(len(text[: text.rfind("\n") + 1].encode()))
+    whole, line = 0, b"\n"
+    for line in index:
+        whole += len(line) if line.endswith(b"\n") else 0
+    if not line.endswith(b"\n"):
+        index.truncate(whole)
     index.seek(0, os.SEEK_END)
+
+
+@lru_cache(maxsize=4096)  # the records of a file share its name
+def _relative(path: Path, root: Path) -> str:
+    return os.path.relpath(path, root)
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(asdict(record)).encode() + b"\n"
 
 
 def _convert_one(reader: Reader, entry: Entry, root: Path, out: Path) -> Record:
     """The line of a log; with a fault where it cannot be read."""
-    path = os.path.relpath(entry.path, root)
+    path = _relative(entry.path, root)
     try:
         log = reader.read(entry)
         content = arrow_log.pack(log, root)
@@ -196,8 +229,8 @@ def _unread(entry: Entry, path: str, fault: str) -> Record:
 
 def record_of(log: Log, path: str, key: str, stamp: list[list[Any]], digest: str, size: int) -> Record:
     """The line of a log that was written as `digest`."""
-    presents = None if log.presents is None else list(log.presents)
-    return Record(path, key, stamp, log.log_id, log.group, log.split, log.steps, log.dt, presents, list(log.breaks), digest, size, faults=list(log.faults))
+    presents, faults = None if log.presents is None else list(log.presents), list(log.faults)
+    return Record(path, key, stamp, log.log_id, log.group, log.split, log.steps, log.dt, presents, list(log.breaks), digest, size, "", faults, log.cut)
 
 
 def _converted(reader: Reader, entries: list[Entry], root: Path, out: Path, workers: int) -> Iterator[Record]:
@@ -222,7 +255,7 @@ def _converted(reader: Reader, entries: list[Entry], root: Path, out: Path, work
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_job: tuple[Reader, Path, Path] | None = None  # of this worker process: a reader may hold tables, which go over once
+_job: tuple[Reader, Path, Path] | None = None  # of this worker process: a reader may hold what it found, which goes over once
 
 
 def _start_worker(reader: Reader, root: Path, out: Path) -> None:
@@ -248,11 +281,17 @@ class CacheReader:
         self.images = None if images is None else Path(images)
 
     def find(self, root: Path) -> list[Entry]:
-        """The logs of the index. Raises DataError where `root` is no cache."""
+        """The logs of the index, and those files that it does not name, which `read` tells. Raises DataError where `root` is no cache."""
         if not (root / INDEX).is_file():
             raise DataError(f"{root} holds no {INDEX}: it is no folder of `drive data convert`")
-        records = sorted(_records(root).values(), key=lambda record: record.log_id)
-        return [_entry(record, root) for record in records]
+        named: set[str] = set()
+        entries, waiting = [], Counter[str]()
+        for record in sorted(_records(root), key=lambda record: record.log_id):
+            named.add(f"{record.digest}{arrow_log.SUFFIX}")
+            waiting[record.log_id] += record.fault.endswith(WAITING)
+            entries.append(_entry(record, root))
+        strays = sorted(path for path in (root / LOGS).glob(f"*{arrow_log.SUFFIX}") if path.name not in named)
+        return [*entries, *_lost(root, strays, +waiting)]
 
     def read(self, entry: Entry) -> Log:
         """One log, mapped into memory. Raises DataError, naming the file, and for a log that could not be converted."""
@@ -263,14 +302,49 @@ class CacheReader:
             images = self.images or card.parent / json.loads(card.read_text(encoding="utf-8"))["root"]  # an absolute root replaces the parent
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{card} is missing or no card of a cache ({error}): convert again") from error
-        return arrow_log.read(entry.path, images)
+        log = arrow_log.read(entry.path, images)
+        if entry.outline != Outline.of(log) or entry.log_id != log.log_id or entry.split != log.split:
+            raise DataError(f"{card.parent / INDEX}: the line of log {entry.log_id} is damaged, it is not what {entry.path.name} holds: convert again")
+        return log
+
+
+def _lost(root: Path, strays: list[Path], waiting: Counter[str]) -> list[Entry]:
+    """Those of the files that the index does not name that no log in `waiting` accounts for: a conversion writes a file before its line."""
+    torn, lost = f"{root / INDEX} is cut off or damaged", []
+    for path in strays:
+        log_id = _log_id(path, root) if waiting else ""
+        if log_id and waiting[log_id]:
+            waiting[log_id] -= 1
+        else:
+            lost.append(path)
+    unsure = waiting[""]  # logs whose name only reading tells: any of the files may be theirs
+    if not unsure:
+        return [Entry("", path, "", f"{torn}: it does not name {path.name}; run the conversion again") for path in lost]
+    told = f"{torn}: up to {len(lost)} files in {LOGS} are of logs that it does not name, {unsure} of them may be of the stopped conversion; run it again"
+    return [Entry("", path, "", told) for path in lost[unsure:]]
+
+
+def _log_id(path: Path, root: Path) -> str:
+    try:
+        return arrow_log.read(path, root).log_id
+    except DataError:
+        return ""
 
 
 def _entry(record: Record, root: Path) -> Entry:
     if record.fault:
         return Entry(record.log_id, root / INDEX, record.split, record.fault, group=record.group)
     outline = Outline(record.steps, record.dt, None if record.presents is None else tuple(record.presents), tuple(record.breaks))
-    return Entry(record.log_id, root / LOGS / f"{record.digest}{arrow_log.SUFFIX}", record.split, "", outline, record.digest, record.group, tuple(record.faults))
+    path = root / LOGS / f"{record.digest}{arrow_log.SUFFIX}"
+    return Entry(record.log_id, path, record.split, "", outline, record.digest, record.group, tuple(record.faults), record.cut)
+
+
+def source_of(root: Path) -> str:
+    """The name of the reader that a cache was converted with; empty where its card does not tell, which `read` then says."""
+    try:
+        return str(json.loads((root / CARD).read_text(encoding="utf-8"))["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def inspect(path: Path) -> Inspection:
@@ -287,5 +361,5 @@ def inspect(path: Path) -> Inspection:
         read += 1
         steps += log.steps
         scenes += len(Outline.of(log).chosen(0.5, True)[0])
-    size = sum(record.bytes for record in _records(path).values())
+    size = sum(record.bytes for record in _records(path))
     return Inspection("converted logs", path, {"logs": read, "steps": steps, "scenes": scenes, "MB": round(size / 1e6, 1)}, tuple(faults))

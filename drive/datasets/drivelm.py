@@ -21,6 +21,8 @@ ANSWER = ("id", "question", "answer")
 
 
 def _load(path: Path) -> Any:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name DriveLM's file itself, such as v1_1_train_nus.json")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

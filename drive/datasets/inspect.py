@@ -39,11 +39,13 @@ def _folder_with(*names: str) -> Callable[[Path], bool]:
 SOURCES = (
     Source(_folder_with("index.jsonl", "cache.json"), "drive.datasets.convert"),
     Source(_folder_with("city_SE3_egovehicle.feather"), "drive.datasets.av2"),
+    Source(_folder_with("sync.arrow"), "drive.datasets.py123d"),
     Source(_folder_with("card.json", "episode-*.npz"), "drive.datasets.embedded"),
     Source(_folder_with("scene.json", "sample.json"), "drive.datasets.nuscenes"),
     Source(_folder_with("scene-*_pose.json"), "drive.datasets.nuscenes", "inspect_can_bus"),
     Source(_folder_with("global_pose", "processed_log"), "drive.datasets.recordings", "inspect_comma2k19"),
     Source(_folder_with(".zgroup"), "drive.datasets.l5kit"),
+    Source(_file("semantic_map.pb"), "drive.datasets.l5kit", "inspect_map"),
     Source(_file("*.tfrecord*", "*.binproto", "*.parquet"), "drive.datasets.waymo"),
     Source(_file("scenario_*.parquet"), "drive.datasets.av2_forecasting"),
     Source(_file("*.db"), "drive.datasets.nuplan"),

@@ -1,12 +1,13 @@
 """Scenarios from Lyft Level 5 / Woven Planet prediction data as L5Kit stores it (Houston et al. 2020): zarr folders of scenes at 10 Hz.
 
-Fields and units: L5Kit's data format (docs, data_format; labels ACTIVE, INACTIVE, UNKNOWN of a face). A scene is a log; its map
-is a separate protobuf that is not read, so privileged planners get a corridor around the driven path, `lights` is None, and the
-faces of traffic lights that are lit stand in the notes by their id. Boxes of one `track_id` are one agent, whose size and class
-(the most probable label) are those of its first box: later ones would carry the future into rendered images. L5Kit draws the
-ego's box around `ego_translation`, but the recorded point does not move like the centre of a car: in the 248 frames of L5Kit's
-sample it moves sideways by -0.6 +- 0.8 m for every radian of turn (steps of 0.1 s; -1.4 +- 0.8 m over 0.5 s), where the rear axle
-has 0 and the middle of a Ford Fusion, 1.4 m ahead of it, 1.4 m. It is therefore taken for the rear axle as it is.
+Fields and units: L5Kit's data format (docs, data_format; labels ACTIVE, INACTIVE, UNKNOWN of a face). A scene is a log. Its map is
+a protobuf beside the scenes (`l5kit_map`), which is read where the reader is given its folder, and tells the lanes that lights rule;
+without it, privileged planners get a corridor around the driven path and `lights` is None. The faces of lights that are lit stand in the
+notes by their id. Boxes of one `track_id` are one agent, whose size and class (the most probable label) are those of its first box: later
+ones would carry the future into rendered images. L5Kit draws the ego's box around `ego_translation`, but the recorded point does not
+move like the centre of a car: in the 248 frames of L5Kit's sample it moves sideways by -0.6 +- 0.8 m for every radian of turn (steps of
+0.1 s; -1.4 +- 0.8 m over 0.5 s), where the rear axle has 0 and the middle of a Ford Fusion, 1.4 m ahead of it, 1.4 m. It is therefore
+taken for the rear axle as it is.
 
 The split is that of the file's name (train*.zarr, valid*.zarr, test*.zarr), else that of a folder above, else test.
 """
@@ -14,6 +15,7 @@ The split is that of the file's name (train*.zarr, valid*.zarr, test*.zarr), els
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +23,14 @@ from numpy.typing import NDArray
 
 from drive.core.errors import DataError
 from drive.core.quaternion import heading
-from drive.core.types import AgentType, Tracks
+from drive.core.types import AgentType
+from drive.datasets import sanity
+from drive.datasets.box_tracks import BoxTracks
+from drive.datasets.l5kit_map import SemanticMap, lights, read_map, road_map
+from drive.datasets.l5kit_map import counts as map_counts
 from drive.datasets.logged import Entry, Inspection, split_of_path, walk
 from drive.datasets.logs import Log
-from drive.datasets.motion import DT, central_velocity, driven, ego_motion
+from drive.datasets.motion import DT, driven, ego_motion
 from drive.datasets.zarr_files import Records, attributes
 
 Array = NDArray[np.float64]
@@ -59,8 +65,8 @@ def _split(path: Path) -> str:
     return next(named, split_of_path(path, "test"))
 
 
-def read_log(path: Path, arrays: dict[str, Records], scene: int, split: str) -> Log:
-    """Scene number `scene` of the arrays of a zarr folder. Raises DataError, naming array and record, where it cannot be read."""
+def read_log(path: Path, arrays: dict[str, Records], scene: int, split: str, chart: SemanticMap | None = None) -> Log:
+    """Scene number `scene` of the arrays of a zarr folder, on the map `chart`. Raises DataError, naming array and record, where it cannot be read."""
     record = arrays["scenes"].rows(scene, scene + 1)[0]
     first, last = (int(k) for k in record["frame_index_interval"])
     frames = _rows(arrays["frames"], first, last, f"scene {scene}")
@@ -74,21 +80,30 @@ def read_log(path: Path, arrays: dict[str, Records], scene: int, split: str) -> 
     if not np.isfinite(frames["ego_translation"]).all() or not np.isfinite(frames["ego_rotation"]).all():
         bad = ~(np.isfinite(frames["ego_translation"]).all(axis=1) & np.isfinite(frames["ego_rotation"]).all(axis=(1, 2)))
         raise DataError(f"{path / 'frames'}: the ego pose of record {first + int(bad.argmax())} has NaN or infinity")
+    turns = frames["ego_rotation"]
+    skew = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2)) > 1e-2
+    if skew.any():
+        raise DataError(f"{path / 'frames'}: the ego rotation of record {first + int(skew.argmax())} is no rotation: the file is damaged, fetch it again")
+    sanity.check_drive(path / "frames", poses, (frames["timestamp"] - frames["timestamp"][0]) * 1e-9)
     origin = np.floor(poses[0, :2])
+    name, faces = f"{path.stem}-{scene:05d}", _faces(arrays["traffic_light_faces"], frames)
+    made = None if chart is None else road_map(name, chart, poses, origin)
     poses[:, :2] -= origin
     return Log(
-        log_id=f"{path.stem}-{scene:05d}",
+        log_id=name,
         source="l5kit",
         split=split,
-        files=(path / "scenes" / ".zarray", *_files(arrays, frames, scene, first, last)),
+        files=(path / "scenes" / ".zarray", *_files(arrays, frames, scene, first, last), *(() if chart is None else (chart.meta, chart.path))),
         dt=DT,
         ego=ego_motion(poses),
         ego_size=EGO_SIZE,
         agents=_agents(arrays["agents"], frames, origin, _labels(path)),
         origin=origin,
+        make_map=None if made is None else lambda: made,
+        lights=None if chart is None or made is None else lights(chart, made.lanes, faces),
         times=(frames["timestamp"] - frames["timestamp"][0]) * 1e-9,
         notes={"host": str(record["host"])},
-        step_notes={"active_light_faces": _faces(arrays["traffic_light_faces"], frames)},
+        step_notes={"active_light_faces": faces},
     )
 
 
@@ -122,13 +137,16 @@ def _labels(path: Path) -> tuple[str, ...]:
     return tuple(str(name).removeprefix("PERCEPTION_LABEL_") for name in named)
 
 
-def _agents(records: Records, frames: NDArray, origin: Array, labels: tuple[str, ...]) -> Tracks:
+def _agents(records: Records, frames: NDArray, origin: Array, labels: tuple[str, ...]) -> BoxTracks:
     rows, step = _inner(records, frames, "agent_index_interval")
     first = int(frames["agent_index_interval"][0, 0])
     for field in ("centroid", "extent", "yaw", "label_probabilities"):
         values = np.asarray(rows[field], np.float64).reshape(len(rows), -1)
         if not np.isfinite(values).all():
             raise DataError(f"{records.folder}: {field} of record {first + int((~np.isfinite(values)).any(axis=1).argmax())} is NaN or infinite")
+    odd = ((rows["label_probabilities"] < 0.0) | (rows["label_probabilities"] > 1.0)).any(axis=1)
+    if odd.any():
+        raise DataError(f"{records.folder}: a label probability of record {first + int(odd.argmax())} is not from 0 to 1: the file is damaged, fetch it again")
     if (rows["extent"] <= 0.0).any():
         raise DataError(f"{records.folder}: record {first + int((rows['extent'] <= 0.0).any(axis=1).argmax())} is a box without a size")
     if rows["label_probabilities"].shape[1] != len(labels):
@@ -137,14 +155,12 @@ def _agents(records: Records, frames: NDArray, origin: Array, labels: tuple[str,
     steps = len(frames)
     if len(np.unique(row * steps + step)) != len(rows):
         raise DataError(f"{records.folder}: a track has two boxes in one frame of the scene that starts at record {first}")
-    poses, valid = np.zeros((len(tokens), steps, 3)), np.zeros((len(tokens), steps), bool)
-    poses[row, step] = np.column_stack([rows["centroid"] - origin, rows["yaw"]])
-    valid[row, step] = True
+    poses = np.column_stack([rows["centroid"] - origin, rows["yaw"]])
     first_seen = np.unique(row, return_index=True)[1]  # rows are in order of time
     label = rows["label_probabilities"][first_seen].argmax(axis=1)
     types = np.array([KINDS.get(labels[k], AgentType.GENERIC_OBJECT) for k in label], np.int64)
     sizes = np.asarray(rows["extent"][first_seen], np.float64)
-    return Tracks(tuple(str(t) for t in tokens), types, sizes, poses, central_velocity(poses[..., :2], valid), valid)
+    return BoxTracks.moving(tuple(str(t) for t in tokens), types, sizes, step, row, poses, DT)
 
 
 def _faces(records: Records, frames: NDArray) -> tuple[tuple[str, ...], ...]:
@@ -162,8 +178,17 @@ class L5KitReader:
 
     name = "l5kit"
 
+    def __init__(self, maps: Path | None = None) -> None:
+        """`maps`: folder of L5Kit's data with meta.json and semantic_map/semantic_map.pb; None leaves the scenes without a map."""
+        self.maps = maps
+
+    @cached_property
+    def _chart(self) -> SemanticMap | None:
+        return None if self.maps is None else read_map(self.maps)
+
     def find(self, root: Path) -> list[Entry]:
         """One log a scene, in order of file and scene; one for a file that cannot be opened, which `read` then tells."""
+        _ = self._chart  # read once, and told once where it cannot be
         found = sorted({path.parent for path in walk(root, lambda name: name == ".zgroup") if path.parent.suffix == ".zarr"})
         self._arrays, entries = {}, []
         for path in found:
@@ -175,7 +200,7 @@ class L5KitReader:
 
     def read(self, entry: Entry) -> Log:
         """One scene. Raises DataError, naming array and record."""
-        return read_log(entry.path, self._arrays.get(entry.path) or open_arrays(entry.path), int(entry.key), entry.split)
+        return read_log(entry.path, self._arrays.get(entry.path) or open_arrays(entry.path), int(entry.key), entry.split, self._chart)
 
 
 def inspect(path: Path) -> Inspection:
@@ -198,3 +223,8 @@ def inspect(path: Path) -> Inspection:
         "driven (m)": round(metres, 1),
     }
     return Inspection("L5Kit zarr", path, counts, tuple(faults))
+
+
+def inspect_map(path: Path) -> Inspection:
+    """Counts of a semantic_map.pb, whose meta.json lies beside it or in the folder above. Raises DataError, naming file and element."""
+    return Inspection("L5Kit semantic map", path, dict(map_counts(read_map(path.parent))))

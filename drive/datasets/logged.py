@@ -39,6 +39,7 @@ class Entry:
     digest: str = ""  # of the content of `path`, where it is known
     group: str = ""  # as Log's, where it is known
     faults: tuple[str, ...] = ()  # as Log's, where they are known
+    cut: bool = False  # as Log's, where it is known
 
 
 class Reader(Protocol):
@@ -120,7 +121,8 @@ class LogDataset(Sequence[Scenario]):
         A Scenario has its whole 5 s of future, which is what training imitates and the PDM score judges; `short_futures` also gives those
         with less outside of train, for protocols that judge what there is. `splits` names the logs of each split, in place of the
         source's own; `settings` are those of the reader, for the fingerprint; `render` are cameras for logs without any. A log that cannot be read is kept in `faults` and counts in `expected` as
-        many scenarios as the readable ones hold on average; one that is there twice is kept there too, and costs nothing. Raises DataError
+        many scenarios as the readable ones hold on average, and at least as many as the whole ones does one whose file was cut, as nobody
+        knows what stood behind the cut; one that is there twice is kept there too, and costs nothing. Raises DataError
         on an unknown split, a log in two splits or left out by `splits`, and a split without a readable log.
         """
         if split not in SPLITS:
@@ -143,8 +145,10 @@ class LogDataset(Sequence[Scenario]):
         self._logs = {log_id: log for log_id, (_, log) in sorted(logs.items())}
         self._at: list[tuple[str, int]] = []
         broken = 0
+        held: dict[bool, list[int]] = {False: [], True: []}  # scenarios of each log, by whether it was cut
         for log_id, (outline, log) in sorted(logs.items()):
             steps, lost = outline.chosen(stride_s, whole)
+            held[log.cut if isinstance(log, Entry) else log.log.cut].append(len(steps) + lost)
             self._at += [(log_id, step) for step in steps]
             if lost:
                 broken += lost
@@ -153,6 +157,8 @@ class LogDataset(Sequence[Scenario]):
         if not self._at:
             told = f": {'; '.join(self.faults[:3])}" if self.faults else ""
             raise DataError(f"{self.root}: none of the {len(logs)} logs of the split {split!r} is long and whole enough for a scenario{told}")
+        usual = math.ceil(sum(held[False]) / len(held[False])) if held[False] else 0
+        broken += sum(max(usual - count, 0) for count in held[True])
         self.expected = len(self._at) + broken + unread * math.ceil(len(self._at) / len(logs))
 
     def _open(self, entries: Sequence[Entry], progress: bool) -> tuple[dict[str, tuple[Outline, LogScenes | Entry]], int, set[str]]:

@@ -24,6 +24,7 @@ from drive.core.errors import DataError
 from drive.core.geometry import compose, relative, wrap_angle
 from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.core.types import PLAN_DT, PLAN_STEPS, Camera, Command, EgoTrack, Lights, Question, Scenario, Tracks, Trajectory
+from drive.datasets import sanity
 from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.route import Route, find_route, recorded_route
 
@@ -63,14 +64,19 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class Log:
-    """One recorded drive of S steps, `dt` apart; rear-axle poses, box centres, frame shifted by `origin`."""
+    """One recorded drive of S steps, `dt` apart; rear-axle poses, box centres, frame shifted by `origin`.
+
+    Raises DataError, naming file and record, on what no drive can hold (`sanity`).
+    """
 
     log_id: str
     source: str  # name of the dataset, as in configs/dataset
     split: str  # train, val or test
-    files: tuple[Path, ...]  # that it was read from, images left out; the first is the one that errors name
+    files: tuple[Path, ...]  # that it was read from, images left out; errors name the first, those of the map the last
     absent: tuple[Path, ...] = field(default=(), kw_only=True)  # files and folders that are not read and yet decide what is there
     faults: tuple[str, ...] = field(default=(), kw_only=True)  # records of it that could not be read
+    cut: bool = field(default=False, kw_only=True)  # whether records at its start or end are lost, nobody knows how many
+    sound: bool = field(default=False, kw_only=True)  # of our recorder or under a checksum: bounds that tell damage of files do not apply
     dt: float  # s
     ego: EgoTrack  # S steps
     ego_size: tuple[float, float, float]  # m, length, width, height
@@ -90,6 +96,9 @@ class Log:
     group: str = ""  # the drive that several Logs are cut from, whose scenarios are not independent; empty is the log itself
     notes: Mapping[str, Any] = field(default_factory=dict)
     step_notes: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # (S,) each; a Scenario's notes take the present's
+
+    def __post_init__(self) -> None:
+        sanity.check_log(self)
 
     @property
     def steps(self) -> int:
@@ -152,7 +161,13 @@ class LogScenes:
     @cached_property
     def road_map(self) -> RoadMap:
         """The map in the log's shifted frame; a corridor around the driven path where the source has none."""
-        return corridor_map(self.log.log_id, self.log.ego.poses_world) if self.log.make_map is None else self.log.make_map()
+        if self.log.make_map is None:
+            return corridor_map(self.log.log_id, self.log.ego.poses_world)
+        road_map = self.log.make_map()
+        where, cure = (self.log.files[-1], sanity.DAMAGED) if self.log.files else (self.log.source, sanity.GIVEN)
+        reach = np.inf if self.log.sound else sanity.MAP_REACH
+        sanity.check_map(f"{where}: log {self.log.log_id}", road_map, self.log.ego.poses_world, cure, reach)
+        return road_map
 
     @cached_property
     def route(self) -> Route:

@@ -6,11 +6,15 @@ the latter counts as green, as NAVSIM itself takes it. The recorded command is l
 
 Scenarios stay at 2 Hz: the PDM score interpolates agents and reference to 10 Hz as NAVSIM's metric cache does. NAVSIM's map query knows no
 generic_drivable_areas, so they are left out.
+
+A filter with second-stage scenes (navhard) reads those too, one at a time, where its mapping file is at hand: their agents go on after the ego's
+last pose, so that `Scenario.agents` and `Scenario.lights` have more steps than `Scenario.ego`, whose last is the present.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +25,23 @@ from drive.core.errors import DataError
 from drive.core.geometry import wrap_angle
 from drive.core.quaternion import heading, rotation_matrix
 from drive.core.roadmap import RoadMap
-from drive.core.types import Camera, Command, EgoTrack, Lights, LightState, Tracks
+from drive.core.types import Camera, Command, EgoTrack, Lights, LightState, Scenario, Tracks
+from drive.datasets import sanity
 from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.logged import Entry, Inspection, LogDataset, split_of_path, walk
-from drive.datasets.logs import HISTORY_S, ImageRef, Log
+from drive.datasets.logs import HISTORY_S, ImageRef, Log, Outline
 from drive.datasets.motion import driven
 from drive.datasets.navsim_splits import SceneFilter, read_scene_filter
-from drive.datasets.nuplan import EGO_SIZE, blob_path, breaks_of, make_tracks
+from drive.datasets.navsim_synthetic import FOLDER, SENSORS, SyntheticScene, planned_lanes, read_synthetic
+from drive.datasets.nuplan import EGO_SIZE, blob_path, breaks_of, make_tracks, refuse_unknown
 from drive.datasets.nuplan_map import map_file, read_road_map, route_lanes
 from drive.datasets.unpickle import load_plain_pickle
 
 Array = NDArray[np.float64]
 STEP_S = 0.5
+SECOND_STAGE = "second stage"  # key of the Entry of such a scene
+UNUSED = "openscene_meta_datas"  # folder beside the second-stage scenes that no script of NAVSIM reads for their score
+MAP_SLACK = 40.0  # m from a drive within which its map, read 150 m around it, still holds the 100 m that a score looks at
 IMAGE_SIZE = (1920, 1080)  # pixels, of every camera of nuPlan; the pickles do not tell it
 COMMANDS = (Command.LEFT, Command.STRAIGHT, Command.RIGHT, Command.LANEFOLLOW)  # of the one-hot; the last is "unknown"
 ANGULAR_RATE_Z = 15  # in can_bus
@@ -130,6 +139,7 @@ def _boxes(path: Path, k: int, found: Any) -> tuple[Array, Array, list[str], lis
         raise DataError(
             f"{path}: anns of frame {k} hold {len(boxes)} boxes, {len(velocity)} velocities, {len(tracks)} tracks and {len(kinds)} names"
         )
+    refuse_unknown(path, kinds)
     if not np.isfinite(boxes).all() or (boxes[:, 3:6] <= 0.0).any():
         bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 3:6] <= 0.0).any(axis=1)
         raise DataError(f"{path}: box {int(bad.argmax())} of frame {k} has NaN, or no size")
@@ -209,31 +219,57 @@ class NavsimReader:
                 f"cameras {', '.join(cameras)} need the folder of sensor data, sensor_blobs/SPLIT: {sensors or 'none is given'}"
             )
         self.maps, self.sensors, self.cameras, self.scenes = maps, sensors, tuple(cameras), scenes
+        self._drives: dict[str, tuple[Array, RoadMap, Path, Array]] = {}  # poses, map, its file and zero of drives that second-stage scenes share
 
     def find(self, root: Path) -> list[Entry]:
         """The logs of the filter, or all, in order of path."""
         wanted = None if self.scenes is None else set(self.scenes.log_names)
-        paths = [path for path in walk(root, lambda name: name.endswith(".pkl")) if wanted is None or path.stem in wanted]
+        paths = [path for path in _pickles(root) if path.parent.name != FOLDER and (wanted is None or path.stem in wanted)]
         return [Entry(path.stem, path, split_of_path(path, "test")) for path in paths]
+
+    def find_second_stage(self, root: Path) -> list[Entry]:
+        """The second-stage scenes of the filter, by their token; none where its mapping is not at hand."""
+        if self.scenes is None or self.scenes.mapping is None:
+            return []
+        tokens = set(self.scenes.synthetic_tokens)
+        found = (_second_stage(path) for path in _pickles(root) if path.parent.name == FOLDER)
+        return [entry for entry in found if entry.outline is None or entry.log_id in tokens]
 
     def read(self, entry: Entry) -> Log:
         """One log, with its map where there are maps. Raises DataError, naming file and frame."""
+        if entry.key == SECOND_STAGE:
+            scene = read_synthetic(entry.path)
+            return self._log(entry, scene.frames, scene)
+        return self._log(entry, read_frames(entry.path), None)
+
+    def _log(self, entry: Entry, frames: Sequence[Mapping[str, Any]], scene: SyntheticScene | None) -> Log:
+        """The Log of frames with the keys of a log pickle, and of what stands around after them in a second-stage `scene`."""
         path = entry.path
-        frames = read_frames(path)
         quaternions = _array(path, frames, "ego2global_rotation", (4,))
         if (still := ~quaternions.any(axis=1)).any():
             raise DataError(f"{path}: ego2global_rotation of frame {int(still.argmax())} is 0")
+        if (at := sanity.not_unit(quaternions)) >= 0:
+            raise DataError(f"{path}: ego2global_rotation of frame {at} is not of length 1: the file is damaged, fetch it again")
         turns, places = rotation_matrix(quaternions), _array(path, frames, "ego2global_translation", (3,))
         whole = _ego(path, frames, turns, places)
-        origin = np.floor(places[0, :2])
+        drive = frames[0]["log_name"] if scene else entry.log_id
+        city = str(frames[0]["map_location"])
+        road_map, archive, origin = self._map(str(drive), city, whole.poses_world)
         ego = EgoTrack(whole.poses_world - [*origin, 0.0], whole.velocity_ego, whole.acceleration_ego, whole.yaw_rate)
         stamps = np.array([int(frame["timestamp"]) for frame in frames], np.int64)
+        zero = np.int64(0) if scene else stamps[0]  # second-stage scenes of one drive have one clock
         cameras, images, distortion = (), (), {}
         if self.cameras and self.sensors is not None:
-            cameras, images, distortion = _cameras(path, frames, self.sensors, self.cameras)
-        city = str(frames[0]["map_location"])
-        road_map, archive = self._map(entry.log_id, city, whole.poses_world, origin)
-        blocks = list(dict.fromkeys(str(block) for frame in frames for block in frame["roadblock_ids"]))
+            sensors = self.sensors if scene is None else _beside(path, self.sensors)
+            cameras, images, distortion = _cameras(path, frames, sensors, self.cameras)
+        later = scene.later if scene else ()
+        beyond = [len(frames) - 1] * len(later)
+        all_turns, all_places = np.concatenate([turns, turns[beyond]]), np.concatenate([places, places[beyond]])
+        present = frames[scene.history - 1 :][:1] if scene else frames
+        blocks = list(dict.fromkeys(str(block) for frame in present for block in frame["roadblock_ids"]))
+        lanes: tuple[str, ...] = ()
+        if road_map is not None:
+            lanes = planned_lanes(road_map, blocks, ego.poses_world[scene.history - 1]) if scene else route_lanes(road_map, blocks, ego.poses_world)
         return Log(
             log_id=entry.log_id,
             source=self.name,
@@ -242,20 +278,23 @@ class NavsimReader:
             dt=STEP_S,
             ego=ego,
             ego_size=EGO_SIZE,
-            agents=_agents(path, frames, turns, places, origin),
+            agents=_agents(path, [*frames, *later], all_turns, all_places, origin),
             origin=origin,
             make_map=None if road_map is None else lambda: road_map,
-            times=(stamps - stamps[0]) * 1e-6,
-            lights=_lights(path, frames),
+            times=(stamps - zero).astype(np.float64) * 1e-6,
+            lights=_lights(path, [*frames, *later]),
             cameras=cameras,
             images=images,
             commands=_commands(path, frames),
-            route_lane_ids=() if road_map is None else route_lanes(road_map, blocks, ego.poses_world),
-            presents=None if self.scenes is None else self._presents(frames, self.scenes),
+            route_lane_ids=lanes,
+            presents=(scene.history - 1,) if scene else None if self.scenes is None else self._presents(frames, self.scenes),
             breaks=breaks_of(stamps, STEP_S),
+            group=scene.log_name if scene else "",
             notes={
                 "map_name": city, "start_us": int(stamps[0]), "route_roadblocks": blocks,
                 **({"camera_distortion": distortion} if distortion else {}),
+                **({"two_stage_split": str(self.scenes.mapping), "stage": 2 if scene else 1} if self.scenes and self.scenes.mapping else {}),
+                **({"original_token": scene.original, "later_steps": len(later)} if scene else {}),
             },
             step_notes={"token": [str(frame["token"]) for frame in frames], "scene_token": [str(frame.get("scene_token", "")) for frame in frames]},
         )  # fmt: skip
@@ -269,11 +308,57 @@ class NavsimReader:
         named = (k for k in range(first, last) if str(frames[k]["token"]) in tokens)
         return tuple(k for k in named if len(frames[k]["roadblock_ids"]) or not scenes.has_route)
 
-    def _map(self, name: str, city: str, drive: Array, origin: Array) -> tuple[RoadMap | None, Path | None]:
+    def _map(self, drive: str, city: str, poses: Array) -> tuple[RoadMap | None, Path | None, Array]:
+        """The map around the poses (S, 3) of a drive, its file, and where its zero lies; one that was read for the same drive serves all of it."""
+        known = self._drives.get(drive)
+        if known is not None and self.maps is not None:
+            driven_before, road_map, archive, origin = known
+            gaps = np.hypot(*(poses[:, None, :2] - driven_before[None, :, :2]).T)
+            if (gaps.min(axis=0) < MAP_SLACK).all():
+                return road_map, archive, origin
+        origin = np.floor(poses[0, :2])
         if self.maps is None:
-            return None, None
+            return None, None, origin
         archive = map_file(self.maps, city)
-        return read_road_map(name, archive, drive, origin, generic_areas=False), archive
+        road_map = read_road_map(drive, archive, poses, origin, generic_areas=False)
+        if self.scenes is not None and self.scenes.mapping is not None:
+            self._drives.setdefault(drive, (poses, road_map, archive, origin))
+        return road_map, archive, origin
+
+
+class _BothStages:
+    """A reader that finds second-stage scenes beside the logs: a `Reader`. Only NavsimDataset knows that they have no ego after the present."""
+
+    def __init__(self, reader: NavsimReader) -> None:
+        self.name, self._reader = reader.name, reader
+
+    def find(self, root: Path) -> list[Entry]:
+        """The logs, then the second-stage scenes."""
+        return self._reader.find(root) + self._reader.find_second_stage(root)
+
+    def read(self, entry: Entry) -> Log:
+        """As the reader's."""
+        return self._reader.read(entry)
+
+
+def _pickles(root: Path) -> list[Path]:
+    return [path for path in walk(root, lambda name: name.endswith(".pkl")) if UNUSED not in path.relative_to(root).parts]
+
+
+def _second_stage(path: Path) -> Entry:
+    """A second-stage scene by its token, which the file alone tells; one that cannot be read by its file's name, as any log at fault."""
+    split = split_of_path(path, "test")
+    try:
+        scene = read_synthetic(path)
+    except DataError:
+        return Entry(path.stem, path, split, SECOND_STAGE)
+    outline = Outline(len(scene.frames), STEP_S, (scene.history - 1,), breaks_of(np.array([frame["timestamp"] for frame in scene.frames]), STEP_S))
+    return Entry(scene.token, path, split, SECOND_STAGE, outline, scene.digest, scene.log_name)
+
+
+def _beside(path: Path, sensors: Path) -> Path:
+    """The sensor folder of a second-stage scene: the one beside its folder, or else that of the logs."""
+    return next((folder for name in SENSORS if (folder := path.parent.parent / name).is_dir()), sensors)
 
 
 class NavsimDataset(LogDataset):
@@ -283,18 +368,30 @@ class NavsimDataset(LogDataset):
         self, reader: NavsimReader, root: str | Path, split: str, stride_s: float = STEP_S, splits: Mapping[str, Sequence[str]] | None = None, settings: str = ""
     ) -> None:
         """As LogDataset; scenes of a filter may have less than 5 s of future, as NAVSIM's own have 4 or 5."""
-        super().__init__(reader, root, split, stride_s, reader.scenes is not None, splits, settings)
+        super().__init__(_BothStages(reader), root, split, stride_s, reader.scenes is not None, splits, settings)
         scenes = reader.scenes
         if scenes is not None:
-            given = {self.log(log_id).log.step_notes["token"][step] for log_id, step in self._at}
+            given = {log_id if isinstance(log := self._logs[log_id], Entry) else log.log.step_notes["token"][step] for log_id, step in self._at}
             missing = [token for token in (*scenes.tokens, *scenes.synthetic_tokens) if token not in given]
             self.expected = len(scenes.tokens) + len(scenes.synthetic_tokens)
             if missing:
-                count = len(scenes.synthetic_tokens)
-                synthetic = f", {count} of them second-stage scenes, which are not read" if count else ""
+                count = len(set(missing) & set(scenes.synthetic_tokens))
+                hint = "" if scenes.mapping else f": they are read where {scenes.name}.yaml with reactive_all_mapping stands in the folder above the filter's"
+                synthetic = f", {count} of them second-stage scenes{hint}" if count else ""
                 self.faults.append(
                     f"{self.root}: {len(missing)} of the {self.expected} scenes of {scenes.name} are missing{synthetic} (the first: {missing[0]})"
                 )
+
+    def __getitem__(self, index: int) -> Scenario:  # type: ignore[override]
+        """The Scenario at `index`, with what stands around a second-stage scene's ego later on. Raises DataError where its log cannot be read."""
+        scenario = super().__getitem__(index)
+        steps = scenario.notes.get("later_steps", 0)
+        if not steps:
+            return scenario
+        log, start = self.log(self._at[index][0]).log, scenario.notes["log_step"] - scenario.present
+        agents = log.agents.steps(start, log.steps + steps)
+        lights = log.lights.steps(start, log.steps + steps) if log.lights else None
+        return replace(scenario, agents=agents.subset(np.flatnonzero(agents.valid.any(axis=1))), lights=lights)
 
 
 def read_filter(path: str) -> SceneFilter | None:
@@ -303,7 +400,14 @@ def read_filter(path: str) -> SceneFilter | None:
 
 
 def inspect(path: Path) -> Inspection:
-    """Counts of one log pickle. Raises DataError, naming file and frame."""
+    """Counts of one log pickle, or of one second-stage scene. Raises DataError, naming file and frame."""
+    if path.parent.name == FOLDER:
+        scene = read_synthetic(path)
+        found: dict[str, int | float | str] = {
+            "token": scene.token, "log": scene.log_name, "map": scene.city, "frames": len(scene.frames), "later steps": len(scene.later),
+            "boxes": sum(len(frame["anns"]["gt_names"]) for frame in scene.frames), "later boxes": sum(len(step["anns"]["gt_names"]) for step in scene.later),
+        }  # fmt: skip
+        return Inspection("NAVSIM second-stage scene", path, found)
     log = NavsimReader().read(Entry(path.stem, path, "test"))
     frames = read_frames(path)
     cameras = sorted({name for frame in frames for name in frame.get("cams", {})})

@@ -26,6 +26,7 @@ class SceneFilter:
     log_names: tuple[str, ...]
     tokens: tuple[str, ...]  # of the present frames
     synthetic_tokens: tuple[str, ...] = ()  # second-stage scenes
+    mapping: Path | None = None  # split file with the groups of the two stages
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ class TwoStageGroup:
 
 
 def read_scene_filter(path: str | Path) -> SceneFilter:
-    """A scene filter YAML. Raises DataError, naming the file, where it is no such file or a token stands in it twice."""
+    """A scene filter YAML, and the file of the same name in the folder above, where NAVSIM keeps the mapping of a filter with second-stage scenes.
+
+    Raises DataError, naming the file, where it is no such file or a token stands in it twice.
+    """
     path = Path(path)
     content = _yaml(path)
     try:
@@ -49,7 +53,8 @@ def read_scene_filter(path: str | Path) -> SceneFilter:
             has_route=bool(content["has_route"]),
             log_names=_texts(content["log_names"]),
             tokens=_texts(content["tokens"]),
-            synthetic_tokens=_texts(content.get("reactive_synthetic_initial_tokens") or []),
+            synthetic_tokens=(synthetic := _texts(content.get("reactive_synthetic_initial_tokens") or [])),
+            mapping=beside if synthetic and (beside := path.absolute().parent.parent / path.name).is_file() else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is no NAVSIM scene filter: {error!r}") from error
@@ -78,6 +83,8 @@ def read_two_stage_groups(path: str | Path) -> tuple[TwoStageGroup, ...]:
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise DataError(f"there is no file {path}: give its path, as NAVSIM has it below navsim/planning/script/config/common/train_test_split")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

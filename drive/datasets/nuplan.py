@@ -38,7 +38,8 @@ KINDS = {
     "bicycle": AgentType.BICYCLE,
     "traffic_cone": AgentType.TRAFFIC_CONE,
     "barrier": AgentType.BARRIER,
-}
+    **dict.fromkeys(("czone_sign", "generic_object"), AgentType.GENERIC_OBJECT),
+}  # all seven
 LIGHTS = {"green": LightState.GREEN, "yellow": LightState.YELLOW, "red": LightState.RED}
 GAP = 0.3  # of a step, beyond which a frame is missing
 IMAGE_REACH = 110_000  # us from an image to its step, at most; cameras run at 10 Hz
@@ -52,8 +53,7 @@ def make_tracks(
 
     Sizes are those of the first boxes, as what is drawn must not come from later ones. Velocities that are not finite are taken from the positions; static objects have none.
     """
-    len(tokens)
-    types = np.array([KINDS.get(name, AgentType.GENERIC_OBJECT) for name in names], np.int64)
+    types = np.array([KINDS[name] for name in names], np.int64)
     order = np.lexsort((step, row))
     size = box[order[np.unique(row[order], return_index=True)[1]], 3:]
     speed = velocity.copy()
@@ -64,6 +64,12 @@ def make_tracks(
         speed[mine] = np.where(np.isfinite(speed[mine]), speed[mine], central_velocity(places, valid, dt)[0, step[mine]])
     speed[types[row] >= AgentType.TRAFFIC_CONE] = 0.0
     return BoxTracks.sorted(tuple(tokens), types, size, step, row, box[:, :3], speed)
+
+
+def refuse_unknown(path: Path, names: Sequence[str]) -> None:
+    """Raises DataError where one of `names` is no category of nuPlan."""
+    if strange := set(names) - KINDS.keys():
+        raise DataError(f"{path}: {min(strange)!r} is no category of nuPlan: the file is damaged, fetch it again")
 
 
 def breaks_of(stamps: NDArray[np.int64], dt: float) -> tuple[int, ...]:
@@ -211,6 +217,7 @@ class NuPlanReader:
                 raise DataError(f"{path}: table log is empty")
             frames = read_frames(connection, path)
             boxes = read_boxes(connection, path, frames.step_of)
+            refuse_unknown(path, boxes.categories)
             origin = np.floor(frames.poses[0, :2])
             blocks, step_notes = _scenes(connection, path, frames, origin)
             lights = _lights(connection, path, frames.step_of, len(frames.tokens))

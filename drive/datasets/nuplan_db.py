@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from drive.core.errors import DataError
 from drive.core.quaternion import heading, rotation_matrix
+from drive.datasets import sanity
 
 Array = NDArray[np.float64]
 MAGIC = b"SQLite format 3\0"
@@ -33,11 +34,15 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that cannot write. Raises DataError, naming the file, where it is no SQLite file, and for any error of SQLite's inside."""
     try:
         with path.open("rb") as file:
-            magic = file.read(len(MAGIC))
+            header = file.read(100)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
-    if magic != MAGIC:
+    if header[: len(MAGIC)] != MAGIC or len(header) < 100:
         raise DataError(f"{path} is no SQLite file, or its first page is damaged: fetch it again")
+    page, count = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")  # www.sqlite.org/fileformat.html, 1.3
+    size = path.stat().st_size
+    if header[24:28] == header[92:96] and size != (65536 if page == 1 else page) * count:  # else the count is none that can be trusted
+        raise DataError(f"{path} cannot be read: it has {size} bytes, its header tells {count} pages of {page}; it is cut off or damaged, fetch it again")
     connection = None
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
@@ -123,6 +128,8 @@ def read_frames(connection: sqlite3.Connection, path: Path) -> Frames:
     values = numbers(path, "the ego pose of step", [poses[row[2]] for row in kept], POSE)
     if (still := ~values[:, 2:6].any(axis=1)).any():
         raise DataError(f"{path}: the quaternion of the ego pose of step {int(still.argmax())} is 0")
+    if (at := sanity.not_unit(values[:, 2:6])) >= 0:
+        raise DataError(f"{path}: the quaternion of the ego pose of step {at} is not of length 1: the file is damaged, fetch it again")
     return Frames(
         stamps=stamps[::stride],
         tokens=tuple(row[1] for row in kept),

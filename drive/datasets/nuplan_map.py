@@ -51,7 +51,7 @@ def map_file(maps: Path, name: str) -> Path:
         try:
             version = json.loads(index.read_text(encoding="utf-8"))[name]["version"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{index} does not tell the version of {name} ({error!r})") from error
+            raise DataError(f"{index} does not tell the version of {name} ({type(error).__name__}: {error})") from error
         found = [path for path in found if path.parent.name == version]
     if len(found) != 1:
         raise DataError(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -23,14 +23,16 @@ from numpy.typing import NDArray
 
 from drive.core.errors import DataError
 from drive.core.geometry import relative
-from drive.core.types import Camera, EgoTrack, Question, Tracks
+from drive.core.types import EgoTrack, Question, Tracks
 from drive.datasets.drivelm import read_questions
 from drive.datasets.json_stream import json_records
 from drive.datasets.logged import Entry, Inspection, LogDataset
 from drive.datasets.logs import HISTORY_S, ImageRef, Log
 from drive.datasets.motion import central_velocity
+from drive.datasets.nuscenes_boxes import Boxes
 from drive.datasets.nuscenes_map import expansion_file, map_around
-from drive.datasets.nuscenes_tables import LIDAR, TABLES, NuScenesTables, SceneRecords, agent_type
+from drive.datasets.nuscenes_tables import TABLES, NuScenesTables, SceneRecords, agent_type
+from drive.datasets.sanity import check_drive
 from drive.datasets.splits import NUSCENES_MINI, choose_logs
 
 Array = NDArray[np.float64]
@@ -60,82 +62,78 @@ def channels_of(camera: str) -> tuple[str, ...]:
     return channels
 
 
-def read_log(
-    tables: NuScenesTables, token: str, split: str, channels: Sequence[str] = (), questions: Mapping[tuple[str, str], tuple[Question, ...]] | None = None
-) -> Log:
-    """The scene `token` of loaded tables; `channels` are cameras to read, none renders a front camera.
+@dataclass(frozen=True)
+class SceneEntry(Entry):
+    """A scene with all that the tables and DriveLM hold of it: whoever reads it, a worker process too, needs nothing of the others."""
 
-    Raises DataError, naming file and record, on a broken chain, NaN, an annotation without its instance, a missing image.
+    root: Path = field(kw_only=True)  # that the tables' file names start from; `path` is the tables' folder
+    records: SceneRecords | str = field(kw_only=True, compare=False, repr=False)  # or what is wrong with them
+    language: Mapping[int, tuple[Question, ...]] = field(kw_only=True, compare=False, repr=False)  # by key frame
+
+
+def read_log(scene: SceneRecords, root: Path, folder: Path, split: str, language: Mapping[int, tuple[Question, ...]]) -> Log:
+    """The scene whose records come from the tables in `folder` of the dataset `root`; without cameras in them, a front camera is rendered.
+
+    Raises DataError, naming file and record, on a missing image, images of several sizes, and a faulty CAN bus file.
     """
-    scene = tables.scene(token)
-    poses = np.stack([tables.flat_pose("ego_pose", tables.get("ego_pose", frame[LIDAR]["ego_pose_token"])) for frame in scene.data])
-    stamps = [sample["timestamp"] for sample in scene.samples]
+    poses = scene.poses.copy()
+    check_drive(f"{folder}/ego_pose.json: {scene.name}", poses, np.array(scene.stamps) * 1e-6)
     origin = np.floor(poses[0, :2])
     place = poses[0, :2].copy()
     poses[:, :2] -= origin
-    lidar = tables.pose("calibrated_sensor", tables.get("calibrated_sensor", scene.data[0][LIDAR]["calibrated_sensor_token"]))
-    cameras, images = zip(*[_camera(tables, scene, channel) for channel in channels]) if channels else ((), ())
-    if len({(camera.width, camera.height) for camera in cameras}) > 1:
-        raise DataError(f"{tables.folder}/sample_data.json: the images of {', '.join(channels)} in {scene.name} are not of one size")
-    can, city = tables.root / "can_bus" / f"{scene.name}_pose.json", expansion_file(tables.root, scene.location)
-    tokens = tuple(sample["token"] for sample in scene.samples)
-    hidden: dict[str, list[int]] = {}  # steps at which an instance's box has the lowest visibility
-    for step, boxes in enumerate(scene.annotations):
-        for box in boxes:
-            if box.hidden:
-                hidden.setdefault(box.instance, []).append(step)
-    language = {step: questions[token, sample] for step, sample in enumerate(tokens) if (token, sample) in questions} if questions else {}
+    steps = len(scene.samples)
+    images = tuple(_images(root, folder, scene.name, names) for names in scene.filenames)
+    if len({(camera.width, camera.height) for camera in scene.cameras}) > 1:
+        names = ", ".join(camera.name for camera in scene.cameras)
+        raise DataError(f"{folder}/sample_data.json: the images of {names} in {scene.name} are not of one size")
+    can, city = root / "can_bus" / f"{scene.name}_pose.json", expansion_file(root, scene.location)
+    hidden, unscanned = (_steps_of(scene.boxes, which) for which in (scene.boxes.hidden, scene.boxes.unscanned))
     return Log(
         log_id=scene.name,
         source="nuscenes",
         split=split,
-        files=(tables.folder / "sample_data.json", *sorted(tables.folder.glob("*.json")), *(path for path in (can, city) if path.is_file())),
+        files=(folder / "sample_data.json", *sorted(folder.glob("*.json")), *(path for path in (can, city) if path.is_file())),
         absent=tuple(path for path in (can, city) if not path.is_file()),
         dt=DT,
-        ego=_ego(can, poses, stamps),
+        ego=_ego(can, poses, scene.stamps),
         ego_size=EGO_SIZE,
-        agents=_agents(tables, scene, origin),
+        agents=_agents(scene.boxes, steps, origin),
         origin=origin,
         make_map=partial(map_around, scene.name, city, place, origin) if city.is_file() else None,
-        times=(np.array(stamps) - stamps[0]) * 1e-6,
-        cameras=cameras,
+        times=(np.array(scene.stamps) - scene.stamps[0]) * 1e-6,
+        cameras=scene.cameras,
         images=images,
         language=language,
-        presents=tuple(range(len(tokens))),
-        notes={"lidar_from_ego": np.linalg.inv(lidar).tolist(), "location": scene.location, "hidden": hidden},
-        step_notes={"sample_token": tokens, "prolonged_frames": [max(HISTORY - step, 0) for step in range(len(tokens))]},
+        presents=tuple(range(steps)),
+        notes={"lidar_from_ego": np.linalg.inv(scene.lidar).tolist(), "location": scene.location, "hidden": hidden, "unscanned": unscanned},
+        step_notes={"sample_token": scene.samples, "prolonged_frames": [max(HISTORY - step, 0) for step in range(steps)]},
     )
 
 
-def _camera(tables: NuScenesTables, scene: SceneRecords, channel: str) -> tuple[Camera, tuple[ImageRef, ...]]:
-    files = []
-    for sample, frame in zip(scene.samples, scene.data):
-        if not frame.get(channel):
-            raise DataError(
-                f"{tables.folder}/sample_data.json: sample {sample['token']} of {scene.name} has no key frame of {channel}; it has {', '.join(sorted(frame))}"
-            )
-        files.append(_inside(tables, frame[channel]["filename"]))
+def _steps_of(boxes: Boxes, which: NDArray[np.bool_]) -> dict[str, list[int]]:
+    """The key frames at which `which` (B,) holds of an instance's box, by instance."""
+    found: dict[str, list[int]] = {}
+    for box in np.flatnonzero(which):
+        found.setdefault(boxes.instances[boxes.row[box]], []).append(int(boxes.step[box]))
+    return found
+
+
+def _images(root: Path, folder: Path, scene: str, filenames: Sequence[str]) -> tuple[ImageRef, ...]:
+    files = [_inside(root, folder, name) for name in filenames]
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise DataError(
-            f"{missing[0]} is missing, and so are {len(missing) - 1} more of the {len(files)} images of {scene.name}: fetch them, or let "
+            f"{missing[0]} is missing, and so are {len(missing) - 1} more of the {len(files)} images of {scene}: fetch them, or let "
             "dataset.camera='' render"
         )
-    record = scene.data[0][channel]
-    calibrated = tables.get("calibrated_sensor", record["calibrated_sensor_token"])
-    pose = tables.pose("calibrated_sensor", calibrated)
-    try:
-        intrinsics = np.array(calibrated["camera_intrinsic"], float).reshape(3, 3)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{tables.folder}/calibrated_sensor.json: record {calibrated['token']} has no intrinsics ({error})") from error
-    return Camera(channel, record["width"], record["height"], intrinsics, pose), tuple(ImageRef(file) for file in files)
+    return tuple(ImageRef(file) for file in files)
 
 
-def _inside(tables: NuScenesTables, filename: str) -> Path:
-    """The path of a file that a table names; it stays below the root."""
+def _inside(root: Path, folder: Path, filename: str) -> Path:
+    """The path of a file that a table in `folder` names; it stays below `root`."""
     if Path(filename).is_absolute() or ".." in Path(filename).parts:
-        raise DataError(f"{tables.folder}/sample_data.json: the file {filename!r} lies outside of the dataset's folder")
-    return tables.root / filename
+        raise DataError(f"{folder}/sample_data.json: the file {filename!r} lies outside of the dataset's folder")
+    return root / filename
 
 
 def _ego(can: Path, poses: Array, stamps: Sequence[int]) -> EgoTrack:
@@ -176,66 +174,69 @@ def _can_messages(path: Path) -> tuple[NDArray[np.int64], Array]:
         times = np.array([message["utime"] for message in messages], np.int64)
         values = np.array([[*m["vel"][:2], *m["accel"][:2], m["rotation_rate"][2]] for m in messages], np.float64)
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{path} cannot be read as CAN pose messages ({error!r})") from error
+        raise DataError(f"{path} cannot be read as CAN pose messages ({type(error).__name__}: {error})") from error
     if not len(times) or not np.isfinite(values).all() or (np.diff(times) < 0).any():
         raise DataError(f"{path} holds no message, NaN, or times that run backwards")
     return times, values
 
 
-def _agents(tables: NuScenesTables, scene: SceneRecords, origin: Array) -> Tracks:
+def _agents(boxes: Boxes, steps: int, origin: Array) -> Tracks:
     """The annotated boxes as tracks; sizes are those of the first boxes, velocities differences over a neighbour to either side where there is one."""
-    steps = len(scene.samples)
-    rows: dict[str, int] = {}
-    poses, valid, sizes, types = [], [], [], []
-    for step, boxes in enumerate(scene.annotations):
-        for box in boxes:
-            if isinstance(box.values, str):
-                raise DataError(box.values)
-            if box.instance not in rows:
-                rows[box.instance] = len(rows)
-                types.append(agent_type(tables.get("category", tables.get("instance", box.instance)["category_token"])["name"]))
-                poses.append(np.zeros((steps, 3)))
-                valid.append(np.zeros(steps, bool))
-                sizes.append(box.values[3:])
-            row = rows[box.instance]
-            poses[row][step] = box.values[:3] - [*origin, 0.0]
-            valid[row][step] = True
-    if not rows:
+    if not boxes.instances:
         return Tracks.empty(steps)
-    pose, mask = np.stack(poses), np.stack(valid)
-    return Tracks(tuple(rows), np.array(types, np.int64), np.stack(sizes), pose, central_velocity(pose[..., :2], mask, DT), mask)
+    poses, valid = np.zeros((len(boxes.instances), steps, 3)), np.zeros((len(boxes.instances), steps), bool)
+    poses[boxes.row, boxes.step] = boxes.values[:, :3] - [*origin, 0.0]
+    valid[boxes.row, boxes.step] = True
+    _, first = np.unique(boxes.row, return_index=True)
+    types = np.array([agent_type(name) for name in boxes.categories], np.int64)
+    return Tracks(boxes.instances, types, boxes.values[first, 3:], poses, central_velocity(poses[..., :2], valid, DT), valid)
 
 
 class NuScenesReader:
-    """Scenes of one version of the tables. A `Reader`; `find` reads the tables."""
+    """Scenes of one version of the tables. A `Reader`; `find` reads the tables into its entries, the reader itself holds nothing of them."""
 
     name = "nuscenes"
 
     def __init__(self, version: str = "v1.0-trainval", camera: str = "", drivelm: str | Path = "", split: str = "") -> None:
         """`camera`: channels whose images are read, a comma list; `drivelm`: DriveLM's file; `split`: the one whose scenes are read, all if empty.
 
-        Raises DataError on a camera named twice and a faulty file.
+        Raises DataError on a camera named twice.
         """
-        self.version, self.channels, self.split = version, channels_of(camera), split
-        self._questions = read_questions(drivelm) if drivelm else {}
-        self._drivelm = drivelm
+        self.version, self.channels, self.split, self.drivelm = version, channels_of(camera), split, drivelm
 
     def find(self, root: Path) -> list[Entry]:
-        """The scenes of the official splits, by name. Raises DataError on tables that cannot be read, and on questions about other samples alone."""
-        self.tables = NuScenesTables(root, self.version)
-        names = {record["name"]: token for token, record in self.tables.table("scene").items()}
+        """The scenes of the official splits, by name. Raises DataError on files that cannot be read, and on questions about other samples alone."""
+        questions = read_questions(self.drivelm) if self.drivelm else {}
+        tables = NuScenesTables(root, self.version)
+        names = {record["name"]: token for token, record in tables.table("scene").items()}
         splits = official_splits(self.version)
         wanted = [self.split] if self.split else list(splits)
-        entries = [Entry(name, self.tables.folder, split, names[name]) for split in wanted for name in choose_logs(splits, split, names)]
-        if self._questions and not any(sample in self.tables.table("sample") for _, sample in self._questions):
-            raise DataError(f"{self._drivelm}: none of its {len(self._questions)} key frames is a sample of {self.tables.folder}")
-        self.tables.load((entry.key for entry in entries), self.channels)
-        return entries
+        scenes = [(name, split) for split in wanted for name in choose_logs(splits, split, names)]
+        if names and not scenes:
+            there = [split for split in splits if choose_logs(splits, split, names)]
+            known = f"they are of {', '.join(there)}: give split={there[0]}" if there else "they are in none of the official lists"
+            raise DataError(f"{tables.folder} has {len(names)} scenes, none of the split {self.split!r}; {known}")
+        if questions and not any(sample in tables.table("sample") for _, sample in questions):
+            raise DataError(f"{self.drivelm}: none of its {len(questions)} key frames is a sample of {tables.folder}")
+        tables.load([names[name] for name, _ in scenes], self.channels)
+        return [_entry(tables, name, names[name], split, questions) for name, split in scenes]
 
     def read(self, entry: Entry) -> Log:
         """One scene. Raises DataError, naming file and record."""
-        log = read_log(self.tables, entry.key, entry.split, self.channels, self._questions)
-        return replace(log, absent=(*log.absent, Path(self._drivelm))) if self._drivelm else log
+        assert isinstance(entry, SceneEntry)  # it is one of `find`
+        if isinstance(entry.records, str):
+            raise DataError(entry.records)
+        log = read_log(entry.records, entry.root, entry.path, entry.split, entry.language)
+        return replace(log, absent=(*log.absent, Path(self.drivelm))) if self.drivelm else log
+
+
+def _entry(tables: NuScenesTables, name: str, token: str, split: str, questions: Mapping[tuple[str, str], tuple[Question, ...]]) -> SceneEntry:
+    try:
+        records = tables.scene(token)
+    except DataError as error:  # of this scene alone
+        return SceneEntry(name, tables.folder, split, token, root=tables.root, records=str(error), language={})
+    language = {step: questions[token, sample] for step, sample in enumerate(records.samples) if (token, sample) in questions}
+    return SceneEntry(name, tables.folder, split, token, root=tables.root, records=records, language=language)
 
 
 class NuScenesDataset(LogDataset):
@@ -244,10 +245,8 @@ class NuScenesDataset(LogDataset):
     def __init__(self, root: str | Path, split: str, version: str = "v1.0-trainval", camera: str = "", drivelm: str | Path = "") -> None:
         """Reads the tables and every scene of `split`, of which val and test both are nuScenes' val; raises and counts as `LogDataset` does."""
         split = "test" if split == "val" else split  # nuScenes' val is what papers test on
-        self.camera, self.drivelm = camera, _digest(drivelm)
-        reader = NuScenesReader(version, camera, drivelm, split)
-        super().__init__(reader, root, split, DT, short_futures=True)
-        self.tables = reader.tables
+        super().__init__(NuScenesReader(version, camera, drivelm, split), root, split, DT, short_futures=True)
+        self.camera, self.drivelm = camera, _digest(drivelm)  # after the reader has told a file that is gone
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,13 +1,12 @@
 """Recording a drive, in CARLA or in the embedded world, as a log of the Arrow cache: what a simulator shows, a dataset reads (`dataset=cache`).
 
-The recorder takes drive's own words, so the simulator's frame is converted where drive talks to it, and nowhere else.
+The recorder takes drive's own words, so the simulator's frame is converted where drive talks to it, and nowhere else. What no log can hold is
+refused at the step that brings it, and costs nothing of the drive before it; a teleport of the ego is a break, which no scenario reaches over.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from drive.core.errors import DataError
 from drive.core.files import atomic_write_bytes, atomic_write_text
 from drive.core.roadmap import RoadMap
 from drive.core.types import Camera, Command, EgoState, EgoTrack, Tracks
-from drive.datasets import arrow_log
-from drive.datasets.convert import CARD, INDEX, LOGS, CacheReader, end_line, record_of
+from drive.datasets import arrow_log, sanity
+from drive.datasets.box_tracks import BoxTracks
+from drive.datasets.convert import CARD, INDEX, LOGS, CacheReader, append, end_line, record_of
 from drive.datasets.logs import ImageRef, Log
-from drive.datasets.motion import central_velocity
 
 IMAGES = "images"
 
@@ -43,15 +42,25 @@ class LogRecorder:
     ) -> None:
         """`source` is the simulator ("carla", "embedded"), `dt` the seconds between steps; without `cameras`, readers render a front camera.
 
-        Raises DataError where `out` holds converted logs of a source, or a log of this name.
+        Raises DataError where `out` holds converted logs of a source, or a log of this name, and on NaN in the map, a camera, or the ego's size.
         """
         if not log_id or Path(log_id).name != log_id or log_id.startswith("."):
             raise DataError(f"a recording's name becomes a folder: {log_id!r} is no name of one")
+        if not (dt > 0.0 and all(0.0 < side < np.inf for side in ego_size)):
+            raise DataError(f"recording {log_id}: a drive has steps of {dt} s, and an ego of {' x '.join(map(str, ego_size))} m: give sizes above 0")
+        for camera in cameras:
+            if not (np.isfinite(camera.intrinsics).all() and np.isfinite(camera.ego_from_camera).all()):
+                raise DataError(f"recording {log_id}: the calibration of camera {camera.name} has NaN or infinity")
+        if road_map is not None:
+            sanity.check_map(f"recording {log_id}", road_map, np.zeros((1, 2)), sanity.GIVEN, np.inf)
         self.out, self.log_id, self.source, self.split, self.dt = Path(out), log_id, source, split, dt
         self.ego_size, self.cameras, self.road_map = ego_size, cameras, road_map
         self._egos: list[EgoState] = []
-        self._agents: list[Tracks] = []
+        self._rows: dict[str, int] = {}  # of the agents seen, by id
+        self._first: list[tuple[int, NDArray[np.float64]]] = []  # type and size of each, as first seen
+        self._boxes: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []  # rows and poses of each step
         self._commands: list[Command] = []
+        self._left_out = 0  # boxes without a place or a size
         self.card = {"format": arrow_log.FORMAT, "source": "recordings", "root": ".", "settings": {}}
         if (self.out / CARD).is_file() and json.loads((self.out / CARD).read_text(encoding="utf-8")) != self.card:
             raise DataError(f"{self.out} holds converted logs: record into another folder")
@@ -60,15 +69,33 @@ class LogRecorder:
             raise DataError(f"{self.out} holds a recording {log_id!r}, or images of one: give this one another name")
 
     def add(self, ego: EgoState, agents: Tracks, command: Command, images: NDArray[np.uint8] | None = None) -> None:
-        """One step: the ego, the agents at step 0 of `agents`, the route command, and RGB images (C, H, W, 3) where cameras are recorded."""
+        """One step: the ego, the agents at step 0 of `agents`, the route command, and RGB images (C, H, W, 3) where cameras are recorded.
+
+        Boxes without a size or a finite place are left out, and counted in the log's notes. Raises DataError, and records nothing of the step, on
+        an ego that is not finite, a time that is not later than the step before (where any step has one), and another number of images.
+        """
+        where = f"recording {self.log_id}, step {len(self._egos)}"
         if (images is None) != (not self.cameras) or (images is not None and len(images) != len(self.cameras)):
             raise DataError(f"recording {self.log_id}: {len(self.cameras)} cameras want as many images a step, got {0 if images is None else len(images)}")
+        if not np.isfinite([*ego.pose_world, *ego.velocity_ego, *ego.acceleration_ego, ego.yaw_rate, ego.time_s]).all():
+            raise DataError(f"{where}: the ego's pose, motion or time is NaN or infinite")
+        told = [state.time_s for state in (*self._egos[:2], ego)]  # all at 0: the caller tells no times
+        if self._egos and any(told) and (ego.time_s <= self._egos[-1].time_s or (len(self._egos) > 1 and told[0] == told[1])):
+            raise DataError(f"{where}: its time of {ego.time_s} s does not follow that of the step before, {self._egos[-1].time_s} s")
         for camera, image in zip(self.cameras, images if images is not None else ()):
             buffer = BytesIO()
             Image.fromarray(image).save(buffer, "PNG", compress_level=1)
             atomic_write_bytes(self._image(camera, len(self._egos)), buffer.getvalue())
         self._egos.append(ego)
-        self._agents.append(agents)
+        there = agents.valid[:, 0]
+        sound = np.isfinite(agents.poses_world[:, 0]).all(axis=1) & ((agents.size > 0.0) & (agents.size < np.inf)).all(axis=1)
+        self._left_out += int((there & ~sound).sum())
+        seen = np.flatnonzero(there & sound)
+        for k in seen:
+            if agents.ids[k] not in self._rows:
+                self._rows[agents.ids[k]] = len(self._rows)
+                self._first.append((int(agents.types[k]), agents.size[k].copy()))
+        self._boxes.append((np.array([self._rows[agents.ids[k]] for k in seen], np.int64), agents.poses_world[seen, 0]))
         self._commands.append(command)
 
     def _image(self, camera: Camera, step: int) -> Path:
@@ -84,11 +111,9 @@ class LogRecorder:
         name = arrow_log.digest(content)
         path = atomic_write_bytes(self.out / LOGS / f"{name}{arrow_log.SUFFIX}", content)
         record = record_of(log, self.log_id, "", [], name, len(content))
-        with (self.out / INDEX).open("a+", encoding="utf-8") as index:
+        with (self.out / INDEX).open("ab+") as index:
             end_line(index)
-            index.write(json.dumps(asdict(record)) + "\n")
-            index.flush()
-            os.fsync(index.fileno())
+            append(index, record)
         atomic_write_text(self.out / CARD, json.dumps(self.card))
         return path
 
@@ -102,6 +127,9 @@ class LogRecorder:
             np.stack([ego.acceleration_ego for ego in self._egos]),
             np.array([ego.yaw_rate for ego in self._egos]),
         )
+        times = np.array([ego.time_s for ego in self._egos])
+        if not times.any():
+            times = self.dt * np.arange(len(poses), dtype=np.float64)
         road_map = None if self.road_map is None else self.road_map.shifted(-origin)
         return Log(
             log_id=self.log_id,
@@ -114,29 +142,20 @@ class LogRecorder:
             agents=self._tracks(origin),
             origin=origin,
             make_map=None if road_map is None else lambda: road_map,
-            times=np.array([ego.time_s for ego in self._egos]),
+            times=times,
+            sound=True,  # `add` has looked
+            breaks=tuple(sanity.jumps(poses, times).tolist()),
             cameras=self.cameras,
             images=tuple(tuple(ImageRef(self._image(camera, step)) for step in range(len(poses))) for camera in self.cameras),
             commands=tuple(self._commands),
+            notes={"left_out_boxes": self._left_out} if self._left_out else {},
         )
 
-    def _tracks(self, origin: NDArray[np.float64]) -> Tracks:
+    def _tracks(self, origin: NDArray[np.float64]) -> Tracks | BoxTracks:
         """The agents of all steps, by id; sizes and types as first seen, velocities from positions."""
-        rows: dict[str, int] = {}
-        first: list[tuple[int, NDArray[np.float64]]] = []
-        for agents in self._agents:
-            for k in np.flatnonzero(agents.valid[:, 0]):
-                if agents.ids[k] not in rows:
-                    rows[agents.ids[k]] = len(rows)
-                    first.append((int(agents.types[k]), agents.size[k]))
-        steps = len(self._agents)
-        if not rows:
-            return Tracks.empty(steps)
-        poses, valid = np.zeros((len(rows), steps, 3)), np.zeros((len(rows), steps), bool)
-        for step, agents in enumerate(self._agents):
-            there = np.flatnonzero(agents.valid[:, 0])
-            at = [rows[agents.ids[k]] for k in there]
-            poses[at, step] = agents.poses_world[there, 0] - [*origin, 0.0]
-            valid[at, step] = True
-        velocity = central_velocity(poses[..., :2], valid, self.dt)
-        return Tracks(tuple(rows), np.array([kind for kind, _ in first], np.int64), np.stack([size for _, size in first]), poses, velocity, valid)
+        if not self._rows:
+            return Tracks.empty(len(self._boxes))
+        step = np.repeat(np.arange(len(self._boxes)), [len(rows) for rows, _ in self._boxes])
+        row, poses = np.concatenate([rows for rows, _ in self._boxes]), np.concatenate([poses for _, poses in self._boxes]) - [*origin, 0.0]
+        types, size = np.array([kind for kind, _ in self._first], np.int64), np.stack([size for _, size in self._first])
+        return BoxTracks.moving(tuple(self._rows), types, size, step, row, poses, self.dt)

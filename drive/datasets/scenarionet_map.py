@@ -239,7 +239,7 @@ def blocks_and_junctions(lanes: dict[str, Lane], shapes: Mapping[str, BaseGeomet
     block = _groups(lanes, links)
     connectors = [k for k, lane in lanes.items() if lane.is_connector]
     areas = [shapes[k] for k in connectors]
-    first, second = shapely.STRtree(areas).query(areas, predicate="intersects")
+    first, second = shapely.STRtree(areas).query(np.array(areas, object), predicate="intersects")  # a list of none is no list of shapes
     pairs = [
         (connectors[i], connectors[j])
         for i, j in zip(first, second, strict=True)

@@ -87,7 +87,11 @@ def make_reader(config: Mapping[str, Any]) -> Reader:
     if config["name"] == "l5kit":
         from drive.datasets.l5kit import L5KitReader
 
-        return L5KitReader()
+        return L5KitReader(_folder(config["maps"]))
+    if config["name"] == "py123d":
+        from drive.datasets.py123d import Py123dReader
+
+        return Py123dReader(config["cameras"], _folder(config["sensors"]))
     if config["name"] == "nuscenes":
         from drive.datasets.nuscenes import NuScenesReader
 
@@ -111,6 +115,7 @@ def make_reader(config: Mapping[str, Any]) -> Reader:
     raise ConfigError(f"no source of logs is named {config['name']!r}")
 
 
+SHORT = ("nuscenes", "waymo_e2e")  # sources whose protocols judge scenes with less than 5 s of future as well
 OUTSIDE = ("name", "root", "splits", "annotations", "codebook_tolerance", "short_futures", "images")  # that no reader takes
 
 
@@ -130,7 +135,12 @@ def _logged(reader: Reader, config: Mapping[str, Any], split: str) -> Selected:
     """The logs of `reader` below the config's root."""
     from drive.datasets.logged import LogDataset
 
-    logs = LogDataset(reader, config["root"], split, config["stride_s"], config.get("short_futures", False), _splits(config), _identity(config))
+    short = config.get("short_futures", False)
+    if short is None:
+        from drive.datasets.convert import source_of
+
+        short = source_of(Path(config["root"])) in SHORT
+    logs = LogDataset(reader, config["root"], split, config["stride_s"], short, _splits(config), _identity(config))
     return Selected(logs, logs.fingerprint, logs.expected, tuple(logs.faults), logs.drives)
 
 

@@ -1,13 +1,15 @@
 """Reads pickles of plain data without running any code of theirs.
 
 A pickle is a program: it may name any importable object and call it. This reader resolves only what numpy needs to rebuild
-its arrays and scalars, and the builtin containers; every other name is refused before it is imported.
+its arrays and scalars, and the builtin containers; every other name is refused before it is imported. A reader may admit the names of
+further classes: their objects come back as inert `Record`s of what the pickle says of them, and the classes are never looked for.
 """
 
 from __future__ import annotations
 
 import builtins
 import pickle
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -128,6 +130,33 @@ def _admitted() -> dict[tuple[str, str], Any]:
 _ADMITTED = _admitted()
 
 
+class Record:
+    """What a pickle says of an object of a class that the reader admits: inert."""
+
+    __slots__ = ("args", "fields")
+    kind = ""  # name of the class
+
+    def __init__(self, *args: Any) -> None:
+        self.args: tuple[Any, ...] = args  # that it was made with
+        self.fields: dict[str, Any] = {}
+
+    def __new__(cls, *args: Any) -> Record:
+        made = object.__new__(cls)
+        made.args, made.fields = args, {}
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        for part in state if isinstance(state, tuple) else (state,):  # a class with slots gives two
+            if part is not None and not isinstance(part, dict):
+                _refuse(f"a state of {type(part).__name__}")
+            self.fields.update(part or {})
+
+
+def record_kinds(names: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, str], Any]:
+    """What `load_plain_bytes` admits beside plain data: the classes (names) of modules (keys)."""
+    return {(module, name): type(name, (Record,), {"__slots__": (), "kind": name}) for module, found in names.items() for name in found}
+
+
 def _bare(value: Any, seen: set[int]) -> Any:
     """`value` with every array below it as numpy's own class."""
     if isinstance(value, _Array):
@@ -138,6 +167,10 @@ def _bare(value: Any, seen: set[int]) -> Any:
         return value
     if isinstance(value, tuple):
         return tuple(_bare(item, seen) for item in value)
+    if isinstance(value, Record) and id(value) not in seen:
+        seen.add(id(value))
+        value.args = _bare(value.args, seen)
+        _bare(value.fields, seen)
     if isinstance(value, (dict, list)) and id(value) not in seen:
         seen.add(id(value))
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
@@ -150,10 +183,14 @@ class _Refused(pickle.UnpicklingError):
 
 
 class _PlainUnpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, records: Mapping[tuple[str, str], Any]) -> None:
+        super().__init__(file)
+        self._known = {**records, **_ADMITTED}
+
     def find_class(self, module_name: str, global_name: str) -> Any:
         """The admitted object of this name; nothing is ever imported for a pickle."""
         try:
-            return _ADMITTED[module_name, global_name]
+            return self._known[module_name, global_name]
         except KeyError:
             raise _Refused(f"{module_name}.{global_name}") from None
 
@@ -171,14 +208,14 @@ def load_plain_pickle(path: str | Path) -> Any:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def load_plain_bytes(content: bytes, where: str) -> Any:
-    """As `load_plain_pickle`, of a pickle that lies within a file; `where` names it in errors."""
-    return _load(BytesIO(content), where)
+def load_plain_bytes(content: bytes, where: str, records: Mapping[tuple[str, str], Any] | None = None) -> Any:
+    """As `load_plain_pickle`, of a pickle that lies within a file; `where` names it in errors, `records` are of `record_kinds`."""
+    return _load(BytesIO(content), where, records)
 
 
-def _load(file: BinaryIO, where: str) -> Any:
+def _load(file: BinaryIO, where: str, records: Mapping[tuple[str, str], Any] | None = None) -> Any:
     try:
-        return _bare(_PlainUnpickler(file).load(), set())
+        return _bare(_PlainUnpickler(file, records or {}).load(), set())
     except _Refused as error:
         raise DataError(
             f"{where}: refused, the pickle asks for {error}, and loading it could run code. Only numpy arrays and plain "

@@ -163,7 +163,7 @@ class WaymoE2EReader:
     def __init__(self, cameras: Sequence[str] = (), stride_s: float = 0.5) -> None:
         """`cameras`: the names to take, such as FRONT_LEFT, all if empty; `stride_s` s between the frames of a drive, scored ones apart."""
         self.cameras, self.every = tuple(cameras), max(round(stride_s * CAMERA_HZ), 1)
-        self._records: dict[tuple[str, int], tfrecord.Record] = {}
+        self._records: dict[str, dict[int, tfrecord.Record]] = {}  # by drive and frame
 
     def find(self, root: Path) -> list[Entry]:
         """One entry per chosen frame, in order of file, the broken ones among them; the split is that of the folder or file name, else test."""
@@ -178,7 +178,8 @@ class WaymoE2EReader:
                     except DataError:
                         chosen = True  # reading it tells the fault
                 if name:
-                    self._records.setdefault(drive_of(name), record)
+                    drive, number = drive_of(name)
+                    self._records.setdefault(drive, {}).setdefault(number, record)
                 if chosen:
                     found.append(replace(entry_of(record, named(record, name)), group=drive_of(name)[0] if name else ""))
         return found
@@ -190,7 +191,7 @@ class WaymoE2EReader:
         drive, number = drive_of(frame_name(message))
         earlier = {}
         for second in FRAMES_S[:-1]:
-            before = self._records.get((drive, number + round(second * CAMERA_HZ))) if number >= 0 else None
+            before = self._records.get(drive, {}).get(number + round(second * CAMERA_HZ)) if number >= 0 else None
             if before is not None and not before.fault:
                 earlier[round(second / DT)] = self._images(before, rig)
         log = frame_log(message, record, entry.split, rig, earlier)

@@ -15,7 +15,7 @@ counts as not seen, and notes tell how many (`broken_states`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -87,11 +87,18 @@ def open_entry(entry: Entry) -> tuple[tfrecord.Record, Message]:
     return record, Message(tfrecord.read(record), record.where)
 
 
-def peeked(path: Path, count: int | None = None) -> list[tuple[tfrecord.Record, Message | None]]:
-    """The first `count` records of a file, as messages on the mapped file of which no more is loaded than is asked for; None for faulty ones."""
-    found = list(islice(tfrecord.records(path), count))
-    data = np.memmap(path, np.uint8, "r") if found else np.zeros(0, np.uint8)
-    return [(r, None if r.fault else Message(data, r.where, r.data_offset, r.data_offset + r.length)) for r in found]
+def peeked(path: Path, count: int | None = None) -> Iterator[tuple[tfrecord.Record, Message | None]]:
+    """The first `count` records of a file, as messages of which no more is loaded than is asked for; None for faulty ones, and for the one that an
+    empty file stands for, so that its loss is told.
+
+    Each is mapped on its own: the pages of a whole shard would stay in memory.
+    """
+    if not path.stat().st_size:
+        yield tfrecord.Record(path, 0, 0, 0, "the file is empty"), None
+    for record in islice(tfrecord.records(path), count):
+        mapped = not record.fault and record.length
+        data = np.memmap(path, np.uint8, "r", record.data_offset, record.length) if mapped else np.zeros(0, np.uint8)
+        yield record, None if record.fault else Message(data, record.where)
 
 
 def named(record: tfrecord.Record, log_id: str) -> str:

@@ -116,14 +116,17 @@ def _agents(frames: Sequence[Seen], steps: NDArray[np.int64], origin: Array) -> 
 def segment_log(path: Path, split: str, cameras: Sequence[str] = ()) -> Log:
     """The Log of one segment; `cameras` are those to take, all if empty. Raises DataError where no frame is readable or too many in a row are not."""
     frames, faults, first = [], [], None
+    whole: list[bool] = []  # of each record
     for record in tfrecord.records(path):
         try:
             message = Message(tfrecord.read(record), record.where)
             frames.append(read_frame(message, record))
             if first is None or (FEATURES in message.kinds and FEATURES not in first.kinds):
                 first = message
+            whole.append(True)
         except DataError as error:
             faults.append(str(error))
+            whole.append(False)
     if first is None:
         raise DataError(faults[0] if faults else f"{path} holds no record")
     name = first.message(CONTEXT).text(1) or path.name.split(".tfrecord")[0]
@@ -157,6 +160,7 @@ def segment_log(path: Path, split: str, cameras: Sequence[str] = ()) -> Log:
         split=split,
         files=(path,),
         faults=tuple(faults),
+        cut=not (whole[0] and whole[-1]),  # holes between are breaks
         breaks=tuple(sorted({at for step in holes for at in (step, step + 1)})),
         dt=DT,
         ego=ego_motion(poses),

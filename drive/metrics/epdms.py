@@ -3,8 +3,8 @@
     EPDMS = NC * DAC * DDC * TLC * (5 EP + 5 TTC + 2 LK + 2 HC + 2 EC) / 16
 
 EC compares the plans of two frames half a second apart; a frame without a predecessor leaves it out (/ 14). Source: NAVSIM v2.2
-(359c7f7), pdm_scorer.py and pdm_score.py, with its quirks. Log replay is the traffic; NAVSIM's reactive IDM vehicles, which its
-two-stage script runs, are not here.
+(359c7f7), pdm_scorer.py and pdm_score.py, with its quirks. The traffic replays the log, as in NAVSIM's one-stage script, or its vehicles react
+to each proposal (drive.metrics.idm_agents), as in its two-stage script; the scene's reference is then judged among the traffic of the proposal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from drive.core.roadmap import Layer
 from drive.core.types import LightState, Scenario
 from drive.core.vehicle import simulate, state_array, targets_from_plan
 from drive.metrics.epdms_comfort import history_comfort, interpolate_history
-from drive.metrics.epdms_judge import EpdmsVerdict, RedLight, judge_epdms, without_overlaps
+from drive.metrics.epdms_judge import EpdmsVerdict, RedLight, joined, judge_epdms, without_overlaps
+from drive.metrics.idm_agents import IdmTraffic, Traffic
 from drive.metrics.pdms import PROGRESS_THRESHOLD
 from drive.metrics.pdms_contacts import DT, PackedAgents
 from drive.metrics.pdms_scene import HORIZON, PdmScene
@@ -31,6 +32,7 @@ Array = NDArray[np.float64]
 MULTIPLIERS = ("nc", "dac", "ddc", "tlc")
 WEIGHTS = {"ep": 5.0, "ttc": 5.0, "lk": 2.0, "hc": 2.0, "ec": 2.0}
 LIGHT_DT = 0.5  # s between two readings of a traffic light
+AGENT_SECONDS = 4.0  # of the log that agents are read from
 HISTORY_FRAMES, HISTORY_DT = 4, 0.5  # the past that NAVSIM's scenes hold, the present among it
 FILTERED = (*MULTIPLIERS, "ttc", "lk")  # parts that a human's zero forgives; HC and EP of a human alone are always 1
 
@@ -43,6 +45,7 @@ class EpdmsScene:
     history: Array  # (H, 11) logged ego states over the last 1.5 s, the present last; see drive.core.vehicle
     history_us: NDArray[np.int64]  # (H,) their clock
     lights: tuple[RedLight, ...] = ()  # of the route's lane connectors
+    reactive: IdmTraffic | None = None  # None replays the log
 
     def __post_init__(self) -> None:
         for light in self.lights:
@@ -51,15 +54,17 @@ class EpdmsScene:
                 raise DataError(f"scene {self.pdm.id!r}: a light has a ring (V, 2) and red ({HORIZON + 1},), got {shapes}")
 
     @staticmethod
-    def from_scenario(scenario: Scenario) -> EpdmsScene:
-        """The benchmark's view: logged agents and lights, the ego's past at 2 Hz over 1.5 s. Raises DataError without that past."""
+    def from_scenario(scenario: Scenario, traffic: Traffic = Traffic.LOG_REPLAY) -> EpdmsScene:
+        """The benchmark's view: agents and lights of 4 s, the ego's past at 2 Hz over 1.5 s. Raises DataError without that past."""
         stride = round(HISTORY_DT / scenario.dt)
         steps = scenario.present - stride * np.arange(HISTORY_FRAMES)[::-1]
         if steps[0] < 0 or abs(stride * scenario.dt - HISTORY_DT) > 1e-6:
             raise DataError(f"scene {scenario.id!r} has no past of {HISTORY_DT * (HISTORY_FRAMES - 1):g} s at 2 Hz: history comfort wants one")
         history = np.stack([state_array(scenario.ego.state(int(step))) for step in steps])
         times = np.round(HISTORY_DT * 1e6 * np.arange(1 - HISTORY_FRAMES, 1)).astype(np.int64)
-        return EpdmsScene(PdmScene.from_scenario(scenario), history, times, red_lights(scenario))
+        last = scenario.present + round(AGENT_SECONDS / scenario.dt)
+        pdm = PdmScene.from_scenario(replace(scenario, agents=scenario.agents.steps(0, last + 1)))
+        return EpdmsScene(pdm, history, times, red_lights(scenario), IdmTraffic.of(scenario, pdm) if traffic is Traffic.IDM else None)
 
     @cached_property
     def past(self) -> Array:
@@ -68,14 +73,35 @@ class EpdmsScene:
 
     @cached_property
     def agents(self) -> PackedAgents:
-        """The agents without those that touch the ego at the present."""
+        """The agents of the log without those that touch the ego at the present."""
         return without_overlaps(self.pdm.agents, self.pdm.initial)
 
     @cached_property
     def reference(self) -> tuple[float, float]:
-        """(metres along the centreline, NC * DAC * DDC * TLC) of the scene's reference."""
-        verdict = judge_epdms(self.pdm.reference_states[None], self.pdm.areas, self.agents, self.pdm.centerline, self.lights)
+        """(metres along the centreline, NC * DAC * DDC * TLC) of the scene's reference, in the traffic of the log."""
+        return self.reference_among(self.agents)
+
+    def judge(self, states: Array, agents: PackedAgents) -> EpdmsVerdict:
+        """Verdict on states (N, 41, 11) among `agents`."""
+        return judge_epdms(states, self.pdm.areas, agents, self.pdm.centerline, self.lights)
+
+    def reference_among(self, agents: PackedAgents) -> tuple[float, float]:
+        """As `reference`, among other agents."""
+        verdict = self.judge(self.pdm.reference_states[None], agents)
         return float(verdict.progress[0]), float(_product(verdict)[0])
+
+    def judged(self, states: Array, against: Literal["reference", "group"]) -> tuple[EpdmsVerdict, Array]:
+        """Verdict on states (N, 41, 11), and the metres times product (N,) of the reference that each is up against, or of the group's best."""
+        if self.reactive is None:
+            around = []
+            verdict = self.judge(states, self.agents)
+        else:
+            around = [self.reactive.react(each) for each in states]
+            verdict = joined([self.judge(each[None], agents) for each, agents in zip(states, around)])
+        if against == "group":
+            return verdict, np.full(len(states), (verdict.progress * _product(verdict)).max(initial=0.0))
+        rivals = [np.prod(self.reference_among(agents)) for agents in around] or [np.prod(self.reference)] * len(states)
+        return verdict, np.array(rivals)
 
 
 def red_lights(scenario: Scenario) -> tuple[RedLight, ...]:
@@ -134,8 +160,8 @@ def _product(scores: EpdmsScores | EpdmsVerdict) -> Array:
     return scores.nc * scores.dac * scores.ddc * scores.tlc
 
 
-def _progress(raw: Array, product: Array, rival: float) -> Array:
-    """EP (N,): raw metres over the best of metres * product, the proposal's own or the `rival`'s; 1 for all in a set that hardly moves."""
+def _progress(raw: Array, product: Array, rival: Array) -> Array:
+    """EP (N,): raw metres over the best of metres * product, the proposal's own or its rival's (N,); 1 for all in a set that hardly moves."""
     best = np.maximum(raw * product, rival)
     compared = best > PROGRESS_THRESHOLD
     return np.where(compared, np.clip(raw / np.where(compared, best, 1.0), 0.0, 1.0), 1.0)
@@ -161,15 +187,9 @@ def score_epdms(
         except DataError as error:
             raise DataError(f"scene {pdm.id!r}: {error}") from error
         states = simulate(np.broadcast_to(pdm.initial, (len(poses), len(pdm.initial))), targets)
-        verdict = judge_epdms(states, pdm.areas, scene.agents, pdm.centerline, scene.lights)
-        product = _product(verdict)
-        if against == "reference":
-            metres, gate = scene.reference
-            rival = metres * gate
-        else:
-            rival = float((verdict.progress * product).max(initial=0.0))
+        verdict, rivals = scene.judged(states, against)
         hc = np.where(history_comfort(scene.past, states).all(axis=1), 1.0, 0.0)
-        ep = _progress(verdict.progress, product, rival)
+        ep = _progress(verdict.progress, _product(verdict), rivals)
         results.append(
             EpdmsScores(verdict.nc, verdict.dac, verdict.ddc, verdict.tlc, ep, verdict.ttc, verdict.lk, hc, verdict.progress, states, verdict)
         )

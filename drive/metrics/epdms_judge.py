@@ -40,6 +40,11 @@ class EpdmsVerdict(NamedTuple):
     ttc_time: Array  # (N,) s of the first violation
 
 
+def joined(verdicts: Sequence[EpdmsVerdict]) -> EpdmsVerdict:
+    """One verdict of the proposals of several, one or more."""
+    return EpdmsVerdict(*(np.concatenate(parts) for parts in zip(*verdicts)))
+
+
 class RedLight(NamedTuple):
     """A lane connector of the route and when its light is red."""
 

@@ -39,14 +39,13 @@ def centers(poses: Array, vehicle: VehicleParams = PACIFICA) -> Array:
 
 def drivable_area_compliance(index: LaneIndex, corners: Array, route: Route) -> float:
     """0 where a corner (T, 4, 2) off the lanes and the drivable area is 0.3 m or more from both it and the ego's lanes (`route`), else 1."""
-    for box, names in zip(corners, route):
-        for corner in box:
-            if index.at(corner) or shapely.contains_xy(index.drivable, corner[0], corner[1]):
-                continue
-            point = shapely.Point(corner)
-            areas = [index.drivable, *(index.polygon[name] for name in names)]
-            if all(area.is_empty or area.distance(point) >= OFF_ROAD_TOLERANCE for area in areas):
-                return 0.0
+    on_road = shapely.contains_xy(index.drivable, corners[..., 0], corners[..., 1])
+    on_road |= np.array([bool(names) for names in index.inside(corners.reshape(-1, 2))]).reshape(on_road.shape)
+    for step, corner in np.argwhere(~on_road):
+        point = shapely.Point(corners[step, corner])
+        areas = [index.drivable, *(index.polygon[name] for name in route[step])]
+        if all(area.is_empty or area.distance(point) >= OFF_ROAD_TOLERANCE for area in areas):
+            return 0.0
     return 1.0
 
 
@@ -57,13 +56,14 @@ def progress_along_lanes(index: LaneIndex, points: Array, route: Route, dt: floa
     """
     made, before = np.zeros(len(points)), None
     lane = route[0][0] if route[0] else ""
-    for i, (xy, names) in enumerate(zip(points, route)):
+    lines = [index.baseline[names[0]] if names else None for names in route]
+    feet = shapely.line_locate_point(lines, shapely.points(points)).tolist()
+    for i, (names, s) in enumerate(zip(route, feet)):
         if not names:
             continue
         if names[0] != lane:
             lane, before = names[0], None
             continue
-        s = index.baseline[lane].project(shapely.Point(xy))
         made[i] = s - before if before is not None and s else 0.0  # upstream takes a foot at the lane's very start for none
         before = s
     window = int(1.0 / dt + 1e-9)
@@ -84,15 +84,17 @@ def progress_along_route(index: LaneIndex, points: Array, expert_route: Route) -
     """
     names = [lanes[0] for lanes in expert_route]
     names = [name for i, name in enumerate(names) if not i or _token(index, name) != _token(index, names[i - 1])]
-    lines, blocks = [index.baseline[name] for name in names], [index.block(name) for name in names]
+    lines, blocks = [index.baseline[name] for name in names], np.array([index.block(name) for name in names])
+    inside = shapely.contains_xy(blocks[:, None], points[:, 0], points[:, 1])  # (K, T)
+    feet = shapely.line_locate_point(np.array(lines)[:, None], shapely.points(points))
     at, total = 0, 0.0
-    before = lines[0].project(shapely.Point(points[0]))
-    for xy in points[1:]:
-        point = shapely.Point(xy)
-        entered = next((k for k in range(at, len(names)) if shapely.contains_xy(blocks[k], xy[0], xy[1])), None)
-        if entered is None:
+    before = feet[0, 0]
+    for i in range(1, len(points)):
+        ahead = np.flatnonzero(inside[at:, i])
+        if not len(ahead):
             continue
-        s = lines[entered].project(point)
+        entered = at + int(ahead[0])
+        s = feet[entered, i]
         if entered == at:
             total += s - before
         else:

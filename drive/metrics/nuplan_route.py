@@ -40,45 +40,49 @@ class LaneIndex:
         self._tree = shapely.STRtree([self.polygon[name] for name in self._ids])
         self.drivable = shapely.union_all([shapely.make_valid(shapes[i]) for layer in DRIVABLE for i in rings[layer] if i in shapes])
         self.intersections = shapely.union_all([shapely.make_valid(shapes[i]) for i in rings[Layer.INTERSECTION] if i in shapes])
-        self._blocks = {polygons.tokens[i]: shapes[i] for i in rings[Layer.ROADBLOCK] if i in shapes}
+        self._blocks: dict[str, shapely.Geometry] = {polygons.tokens[i]: shapes[i] for i in rings[Layer.ROADBLOCK] if i in shapes}
         self.baseline = {name: shapely.LineString(lane.centerline[:, :2]) for name, lane in self.lanes.items()}
 
-    def holds(self, name: str, xy: Array) -> bool:
-        """Whether the lane strictly contains a point (2,)."""
-        shape = self.polygon.get(name)
-        return shape is not None and bool(shapely.contains_xy(shape, xy[0], xy[1]))
+    def inside(self, points: Array) -> Route:
+        """The lanes and connectors that strictly contain each of the points (N, 2)."""
+        of, held = self._tree.query(shapely.points(points), predicate="within")
+        out: Route = [[] for _ in points]
+        for i, k in sorted(zip(of.tolist(), held.tolist())):
+            out[i].append(self._ids[k])
+        return out
 
-    def at(self, xy: Array) -> list[str]:
-        """The lane that holds a point (2,), else all connectors that do."""
-        found = [self._ids[i] for i in sorted(self._tree.query(shapely.Point(xy), predicate="within"))]
+    def at(self, found: list[str]) -> list[str]:
+        """The lane of those that hold a point, else all connectors that do."""
         lane = next((name for name in found if not self.lanes[name].is_connector), None)
         return found if lane is None else [lane]
 
     def block(self, name: str) -> shapely.Geometry:
         """Area of the lane's roadblock."""
         token = self.lanes[name].roadblock
-        if token in self._blocks:
-            return self._blocks[token]
-        same = [k for k, lane in self.lanes.items() if token and lane.roadblock == token and k in self.polygon] or [name]
-        return shapely.union_all([self.polygon[k] for k in same])
+        if not token:
+            return self.polygon[name]
+        if token not in self._blocks:
+            same = [k for k, lane in self.lanes.items() if lane.roadblock == token and k in self.polygon]
+            self._blocks[token] = shapely.union_all([self.polygon[k] for k in same])
+        return self._blocks[token]
 
-    def among(self, xy: Array, candidates: Sequence[str]) -> list[str]:
-        """Those of the candidates that hold a point, else of the successors of a single one."""
-        found = [name for name in candidates if self.holds(name, xy)]
-        if not found and len(candidates) == 1:
-            found = [name for name in self.lanes[candidates[0]].successors if self.holds(name, xy)]
-        return found
+    def among(self, found: list[str], candidates: Sequence[str]) -> list[str]:
+        """The candidates among those that hold a point, else the successors of a single one."""
+        kept = [name for name in candidates if name in found]
+        if not kept and len(candidates) == 1:
+            kept = [name for name in self.lanes[candidates[0]].successors if name in found]
+        return kept
 
 
 def driven_route(index: LaneIndex, points: Array) -> Route:
     """Lane, or connectors, of each point (T, 2); empty off the lanes."""
     found: Route = []
     current: list[str] = []
-    for i, xy in enumerate(points):
+    for i, (xy, held) in enumerate(zip(points, index.inside(points))):
         if current:
-            current = index.among(xy, current)
+            current = index.among(held, current)
         if not current:
-            current = index.at(xy)
+            current = index.at(held)
             if i > 1 and found[-1] and index.lanes[found[-1][0]].is_connector:
                 lost = not current and bool(shapely.contains_xy(index.intersections, xy[0], xy[1]))
                 if lost or (current and index.lanes[current[0]].is_connector):
@@ -116,12 +120,13 @@ def corner_lanes(index: LaneIndex, corners: Array) -> list[list[list[str]]]:
     """Lanes of each of the four corners (T, 4, 2), in the order of `drive.core.geometry.box_corners`."""
     candidates: list[str] = []
     out = []
-    for step, box in enumerate(corners):
+    inside = index.inside(corners.reshape(-1, 2))
+    for step in range(len(corners)):
         found, following = [], []
-        for corner in box:
-            names = index.among(corner, candidates) if candidates else []
+        for held in inside[4 * step : 4 * step + 4]:
+            names = index.among(held, candidates) if candidates else []
             if not names:
-                names = index.at(corner)
+                names = index.at(held)
                 if step == 1:  # upstream's slip: the second pose, not the first, teaches its own other corners
                     candidates += [name for name in names if name not in candidates]
             following += [name for name in names if name not in following]

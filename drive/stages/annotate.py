@@ -201,15 +201,17 @@ def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
 def _card(run: _Run, identity: dict[str, Any], data: Selected, indexes: Sequence[int], command: str) -> dict[str, Any]:
     """What stands in card.json."""
     rows = run.log.rows
-    last = latest(rows).values()
+    asked = set(indexes)
+    last = [row for row in latest(rows).values() if row.index in asked]
     verdicts = Counter(row.verdict.value for row in last)
-    wanted = {row.index for row in last if row.verdict is not Verdict.FAILED} & set(indexes)
+    wanted = {row.index for row in last if row.verdict is not Verdict.FAILED}
     words = [len(row.reasoning.split()) for row in last if row.reasoning]
     return {
         "identity": identity,
         "facts": {
             "scenes_asked_for": len(indexes),
             "scenes_done": len(wanted),
+            "scenes_of_other_runs": len(latest(rows)) - len(last),  # kept, and not counted below
             **{verdict.value: verdicts.get(verdict.value, 0) for verdict in Verdict},
             "complex": sum(bool(row.complex) for row in last if row.reasoning),
             "unread": len(run.unread) + len(data.faults),
@@ -246,7 +248,8 @@ def _readme(card: dict[str, Any]) -> str:
     return f"""# Reasoning by {who}: {identity["split"]}
 
 {facts["scenes_done"]} of {facts["scenes_asked_for"]} scenes done ({identity["scenes"]} in the dataset): {facts["accepted"]} texts accepted,
-{facts["rejected"]} scenes without an acceptable text, {facts["failed"]} without an answer (tried again by the next run), {facts["unread"]} unreadable.
+{facts["rejected"]} scenes without an acceptable text, {facts["failed"]} without an answer (tried again by the next run), {facts["unread"]} unreadable;
+{facts["scenes_of_other_runs"]} more scenes of earlier runs are in the file.
 {facts["mean_words"]} words a text; {facts["complex"]} scenes noted as complex.
 
 {facts["answers"]} answers, {facts["prompt_tokens"]} + {facts["completion_tokens"]} tokens, cost {facts["cost"]:g}; {facts["answers_without_usage"]} answers
