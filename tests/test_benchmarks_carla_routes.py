@@ -26,6 +26,7 @@ from drive.cli.closed_loop import latency_of, named_routes
 from drive.cli.eval import addressed
 from drive.core.errors import ConfigError, DataError, DriveError
 from drive.core.seeds import numpy_rng
+from drive.metrics.carla_scores import Rule
 from drive.planners.pdm import PdmExpert
 from drive.report.closed_loop import closed_loop_table, route_table
 from drive.simulators.carla_routes import CarlaRoute
@@ -33,7 +34,7 @@ from drive.simulators.routes import sample_route
 from drive.simulators.towns import load_town
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="the carla wheel is not installed")
-CONFIG, WHERE = DriveConfig(seed=3), Where(timeout_s=5.0)
+CONFIG, WHERE = DriveConfig(Rule.BENCH2DRIVE, seed=3), Where(timeout_s=5.0)
 
 
 def short_routes(count: int = 2, town: str = "test_c") -> list[CarlaRoute]:

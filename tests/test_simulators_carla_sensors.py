@@ -202,7 +202,7 @@ def test_imu_in_a_steady_turn_and_under_brakes():
     middle, front = (world.spawn("sensor.other.imu", [x, 0, 0.5, 0, 0, 0], ego) for x in (0.0, 2.0))
     side = world.spawn("sensor.other.imu", [0, 0, 0.5, 0, 0, 90], ego)
     vehicles = world.episode.vehicles
-    vehicles.push(
+    vehicles.set_velocity(
         ego.id, (8.0 * np.array([np.cos(np.radians(world.start[4])), np.sin(np.radians(world.start[4])), 0.0])).tolist()
     )
     vehicles.apply(ego.id, [0.35, 0.2, 0.0, False, False, False, 0])
