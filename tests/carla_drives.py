@@ -36,7 +36,7 @@ class Drive:
         self.session, self.args = session, args
         self.route = route_of(road_map, args)
         self.sim = CarlaSimulator(session, road_map, self.route)
-        self.specs = [ScenarioSpec(*spec[:3], spec[3] if len(spec) > 3 else {}) for spec in args.get("scenarios", [])]
+        self.specs = [ScenarioSpec(spec[0], spec[1], spec[2], spec[3] if len(spec) > 3 else {}) for spec in args.get("scenarios", [])]
         self.runner = ScenarioRunner(self.specs, args["seed"])
         settings = TrafficSettings(args.get("vehicles", 0), args.get("walkers", 0))
         self.traffic = CarlaTraffic(road_map, settings, args["seed"], [self.runner])
@@ -93,8 +93,9 @@ class Drive:
             if item.stage is None:
                 continue
             rows = [*item.stage.cars, *item.stage.people]
-            if getattr(item.part, "row", 0) and item.part.row not in rows and fleet.active[item.part.row]:
-                rows.append(item.part.row)
+            own = int(getattr(item.part, "row", 0))
+            if own and own not in rows and fleet.active[own]:
+                rows.append(own)
             actors = []
             for row in rows:
                 x, y = float(fleet.x[row]), float(fleet.y[row])

@@ -1,5 +1,8 @@
 """The weather of a route, which changes along it."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from drive.benchmarks.carla_drive import set_weather, weather_at
@@ -27,12 +30,12 @@ def test_it_is_interpolated_over_the_route(percent, clouds, sun):
 
 
 def test_what_the_file_leaves_open_stays():
-    session = type("Session", (), {"world": World()})()
+    session: Any = SimpleNamespace(world=World())
     set_weather(session, POINTS, 50.0)
     assert (session.world.given.cloudiness, session.world.given.sun_altitude_angle, session.world.given.fog_density) == (35.0, 20.0, 7.0)
 
 
 def test_a_route_without_weather_changes_nothing():
-    session = type("Session", (), {"world": World()})()
+    session: Any = SimpleNamespace(world=World())
     set_weather(session, (), 50.0)
     assert not hasattr(session.world, "given") and weather_at((), 50.0) == {}

@@ -54,9 +54,10 @@ def test_all_are_gone_afterwards():
 
 
 def test_settings_that_cannot_be_are_told():
-    for wrong in ({"vehicles": -1}, {"radius_m": 50.0, "hidden_m": 60.0}):
-        with pytest.raises(ConfigError, match="hidden_m < radius_m"):
-            TrafficSettings(**wrong)
+    with pytest.raises(ConfigError, match="hidden_m < radius_m"):
+        TrafficSettings(vehicles=-1)
+    with pytest.raises(ConfigError, match="hidden_m < radius_m"):
+        TrafficSettings(radius_m=50.0, hidden_m=60.0)
 
 
 def test_the_way_of_a_route_has_no_lane_changes():
