@@ -177,7 +177,7 @@ def write_perception(root: Path, frames: int) -> int:
     def records() -> Iterator[bytes]:
         for k in range(frames):
             message = [item for item in w.frame(k, mapped=k == 0) if item[0] != 6]
-            boxes = [(6, w.label(f"agent-{a + 40 * (k // 50)}", 1, (2.0 * a, 8.0, 1.0, 4.5, 1.8, 1.5, 0.0))) for a in range(2 * AGENTS)]
+            boxes = [(6, w.label(f"agent-{a + 2 * AGENTS * (k // 50)}", 1, (2.0 * a, 8.0, 1.0, 4.5, 1.8, 1.5, 0.0))) for a in range(2 * AGENTS)]
             yield w.pack([*_with(message, {4: 300_000, 5: 700_000}, 2), *boxes])
 
     _tfrecord(root / "validation" / "segment-1_with_camera_labels.tfrecord", records())
