@@ -72,7 +72,7 @@ def usual(tmp_path_factory):
 
 def test_short_routes_are_driven(usual):
     out, result, table = usual
-    assert [r.status for r in result.records] == ["Perfect"] * 2 and all(r.score_composed == 100.0 for r in result.records)
+    assert [r.reached for r in result.records] == [True] * 2 and all(r.score_composed == 100.0 for r in result.records)
     assert "PARTIAL" not in table and json.loads((out / "results.json").read_text())["entry_status"] == "Finished"
 
 
