@@ -1,4 +1,4 @@
-"""From a plan to throttle, brake and wheel: the LQR of drive.core.vehicle on the bicycle, or PID as a baseline."""
+"""From a plan to throttle, brake and wheel: the LQR of drive.core.vehicle on the bicycle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drive.core.geometry import interpolate_poses, relative, wrap_angle
+from drive.core.geometry import interpolate_poses
 from drive.core.tracker import DT, HORIZON
 from drive.core.vehicle import VehicleParams, simulate
 
@@ -95,32 +95,6 @@ class LqrController:
         throttle, brake = self.response.pedals(float(acceleration), float(state[3]))
         wheel = start[7] + (after[7] - start[7]) * (self.vehicle.tau_steering + DT) / DT + self._slip
         return throttle, float(np.clip(wheel / self.response.lock(state[3]), -1.0, 1.0)), brake
-
-
-class PidController:
-    """Speed by PID, wheel by pure pursuit with a PID on the heading error: what most CARLA agents use."""
-
-    def __init__(self, vehicle: VehicleParams, response: CarResponse) -> None:
-        self.vehicle, self.response = vehicle, response
-        self._sum = self._last = 0.0
-
-    def control(self, state: Array, reference: Reference, t: float) -> tuple[float, float, float]:
-        """See Controller."""
-        near, far = reference.at(np.array([t + 0.1, t + 0.6]))
-        wanted = float(np.hypot(*(far[:2] - near[:2]))) / 0.5
-        if wanted < STANDING and state[3] < 2.0 * STANDING:
-            self._sum = self._last = 0.0
-            return 0.0, 0.0, HOLD
-        error = wanted - state[3]
-        self._sum = float(np.clip(self._sum + error * 0.05, -2.0, 2.0))
-        acceleration = 1.2 * error + 0.3 * self._sum + 0.05 * (error - self._last)
-        self._last = error
-        ahead = reference.at(np.array([t + max(0.8, 3.0 / max(float(state[3]), 1.0))]))[0]
-        local = relative(state[:3], ahead)
-        gap = max(float(np.hypot(local[0], local[1])), 1.0)
-        bend = 2.0 * math.sin(float(wrap_angle(math.atan2(local[1], local[0])))) / gap
-        throttle, brake = self.response.pedals(float(acceleration), float(state[3]))
-        return throttle, float(np.clip(math.atan(self.vehicle.wheel_base * bend) / self.response.lock(state[3]), -1.0, 1.0)), brake
 
 
 def _stands(targets: Array) -> bool:

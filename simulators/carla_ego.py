@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive.core.errors import DriveError
-from drive.core.geometry import compose, relative
+from drive.core.geometry import compose
 from drive.core.types import Camera, EgoState
 from drive.core.vehicle import VehicleParams
 from drive.simulators.carla_control import CarResponse
@@ -42,7 +42,6 @@ class CarlaEgo:
         self.measure()
         self.cameras = cameras
         self._frames: list[queue.Queue] = [queue.Queue() for _ in cameras]
-        self._images: list[dict[int, NDArray[np.uint8]]] = [{} for _ in cameras]
         for camera, frames in zip(cameras, self._frames):
             self._mount(camera, frames, image_every_s)
         self.collisions: deque[tuple[int, int, str, float]] = deque()  # frame, other's id, its type, N s
@@ -142,8 +141,3 @@ def mounting(camera: Camera, rear: float) -> dict[str, float]:
 def _rgb(image: Any) -> NDArray[np.uint8]:
     pixels = np.frombuffer(image.raw_data, np.uint8).reshape(image.height, image.width, 4)
     return np.ascontiguousarray(pixels[..., 2::-1])
-
-
-def history(poses_world: Array) -> Array:
-    """(F, 3) past poses in the ego frame of the last one."""
-    return relative(poses_world[-1], poses_world)

@@ -19,7 +19,7 @@ from drive.core.geometry import interpolate_poses, wrap_angle
 from drive.core.roadmap import Lane, RoadMap
 from drive.core.types import Command
 from drive.simulators.carla_routes import CarlaScenario
-from drive.simulators.routes import BLEND, CHANGE_COST, SPACING, Route, _commands
+from drive.simulators.routes import BLEND, CHANGE_COST, SPACING, Route, resampled
 
 Array = NDArray[np.float64]
 Node = tuple[str, float, bool]  # lane, share of it at which it is entered, whether by a lane change
@@ -262,18 +262,11 @@ def _route(road_map: RoadMap, legs: list[Leg]) -> Route:
         rows.append(row)
         index.append(own + first)
         first, count = first + len(leg.lanes), count + len(row)
-    dense, owner = np.concatenate(rows), np.concatenate(index)
-    step = np.hypot(*np.diff(dense[:, :2], axis=0).T)
-    s, keep = np.concatenate([[0.0], np.cumsum(step)]), np.concatenate([[True], step > 1e-3])  # seams repeat a point
-    if s[-1] < SPACING:
-        raise DataError(f"map {road_map.name}: the keypoints make a route of {s[-1]:.2f} m, it takes at least {SPACING:g} m")
-    grid = np.linspace(0.0, s[-1], max(round(s[-1] / SPACING), 1) + 1)
-    path = interpolate_poses(s[keep], dense[keep], grid)
-    lane_index = owner[np.clip(np.searchsorted(s, grid, side="right") - 1, 0, len(s) - 1)]
-    lanes = [road_map.lanes[k] for k in lane_ids]
-    command = _commands(road_map, lanes, lane_index, [(float(s[a]), float(s[b - 1]), c) for a, b, c in changes], grid)
-    limit, connector = np.array([lane.speed_limit for lane in lanes]), np.array([lane.is_connector for lane in lanes])
-    return Route(lane_ids, path, limit[lane_index], command, lane_index, connector[lane_index])
+    dense = np.concatenate(rows)
+    length = float(np.hypot(*np.diff(dense[:, :2], axis=0).T).sum())
+    if length < SPACING:
+        raise DataError(f"map {road_map.name}: the keypoints make a route of {length:.2f} m, it takes at least {SPACING:g} m")
+    return resampled(road_map, lane_ids, dense, np.concatenate(index), changes)
 
 
 def _leg_path(lanes: list[Lane], leg: Leg) -> tuple[Array, NDArray[np.int64], list[tuple[int, int, Command]]]:

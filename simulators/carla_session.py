@@ -88,7 +88,12 @@ class Session:
             if sensor.is_listening:
                 sensor.stop()
         order = [*sensors, *(a for a in reversed(mine) if not a.type_id.startswith("sensor."))]
-        self.client.apply_batch_sync([self.carla.command.DestroyActor(a.id) for a in order], True)
+        self.batch([self.carla.command.DestroyActor(a.id) for a in order])
+
+    def batch(self, commands: list[Any]) -> None:
+        """Carry out `commands` and tick. The client's own `do_tick` may hang: it waits for the tick with Python's lock held, and callbacks wait for that."""
+        self.client.apply_batch_sync(commands, False)
+        self.world.tick()
 
     def close(self) -> None:
         """Leave the server as it was; a server that has gone is not waited for."""

@@ -244,7 +244,7 @@ class CarlaTraffic:
         commands = [c for script in self.scripts for c in script.close()]
         commands += self.walkers.close() + self.mirror.destroy(self.cars.tolist())
         self.lights.release()
-        self.session.client.apply_batch_sync(commands, True)
+        self.session.batch(commands)
 
 
 def way_from(road_map: RoadMap, lane_ids: Sequence[str]) -> list[str]:

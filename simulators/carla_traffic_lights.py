@@ -29,9 +29,7 @@ class TrafficLights:
         found = [(light, ruled_lanes(light, road_map)) for light in actors]
         self.lights = [light for light, _ in found]
         self.lanes = [np.array([lane_index[k] for k in lanes], np.int64) for _, lanes in found]
-        self.unruly = sum(not lanes for _, lanes in found)  # lights that rule no lane of the map
         self._held: dict[int, Any] = {}
-        self.closed_by: dict[int, str] = {}
 
     @property
     def signalled(self) -> Ints:

@@ -135,7 +135,13 @@ def route_along(road_map: RoadMap, lane_ids: tuple[str, ...]) -> Route:
         rows.append(row)
         index.append(own + first)
         at += len(row)
-    dense, owner = np.concatenate(rows), np.concatenate(index)
+    return resampled(road_map, lane_ids, np.concatenate(rows), np.concatenate(index), changes)
+
+
+def resampled(
+    road_map: RoadMap, lane_ids: tuple[str, ...], dense: Array, owner: NDArray[np.int64], changes: list[tuple[int, int, Command]]
+) -> Route:
+    """The Route along poses `dense` (n, 3), SPACING apart; `owner` (n,) index into `lane_ids`, `changes` (first row, end row, command)."""
     keep = np.concatenate([[True], np.hypot(*np.diff(dense[:, :2], axis=0).T) > 1e-3])  # seams repeat a point
     s = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(dense[:, :2], axis=0).T))])
     grid = np.linspace(0.0, s[-1], max(round(s[-1] / SPACING), 1) + 1)

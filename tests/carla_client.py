@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import subprocess
@@ -51,6 +52,31 @@ def run_client(script: str, port: int, *more: object, timeout: float = 240.0) ->
     warned = [line for line in (done.stderr + done.stdout).splitlines() if "WARNING" in line and "InMemoryMap" not in line]
     assert not warned, warned  # but for the Traffic Manager's, which finds its map in no file
     return done.stdout.rsplit("... \n", 1)[-1]
+
+
+def free_port() -> int:
+    """A port of which the next one is free too."""
+    for _ in range(100):
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            try:
+                two.bind(("127.0.0.1", port + 1))
+                return port
+            except (OSError, OverflowError):
+                continue
+    pytest.skip("no two free ports")
+
+
+def run_pair(server: str, client: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The end of the script `client`, run with a port of the script `server`, which prints "up" when it listens there and one above."""
+    port, environment = str(free_port()), {**os.environ, "CARLA_CACHE_DIR": str(folder)}
+    with subprocess.Popen([sys.executable, "-c", server, port], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline().strip() == "up"
+            return subprocess.run([sys.executable, "-c", client, port], capture_output=True, text=True, timeout=300, env=environment, check=False)
+        finally:
+            process.kill()
 
 
 class Raw:

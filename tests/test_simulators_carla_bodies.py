@@ -1,10 +1,6 @@
 """Bodies in an episode of the CARLA server: crashes, pushes, walkers, room to spawn, what is carried; and the official client."""
 
 import math
-import os
-import socket
-import subprocess
-import sys
 import time
 from functools import cache
 
@@ -12,6 +8,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("msgpack")
+
+from carla_client import run_pair
 
 from drive.simulators.carla_server.attachments import compose_all
 from drive.simulators.carla_server.layouts import ServerError
@@ -432,18 +430,7 @@ print("fine")
 
 def test_the_official_client_moves_bodies(tmp_path):
     pytest.importorskip("carla")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    environment = {**os.environ, "CARLA_CACHE_DIR": str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-c", SERVER, port], stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            assert process.stdout is not None and process.stdout.readline().strip() == "up"
-            done = subprocess.run(
-                [sys.executable, "-c", CLIENT, port], capture_output=True, text=True, timeout=180, env=environment, check=False
-            )
-        finally:
-            process.kill()
+    done = run_pair(SERVER, CLIENT, tmp_path)
     assert done.returncode == 0 and done.stdout.strip().endswith("fine"), done.stderr[-2000:]
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from carla_client import REPOSITORY, Raw, holdings, run_client, said
+from carla_client import REPOSITORY, Raw, free_port, holdings, run_client, said
 
 from drive.simulators.carla_process import ServerProcess
 
@@ -234,6 +234,28 @@ print("done")
 """
 
 
+SLOW_CALLBACKS = """
+from drive.simulators.carla_session import Session
+blueprint, reports = library.find("sensor.other.imu"), []
+with Session("127.0.0.1", int(sys.argv[1]), timeout_s=10.0) as session:
+    mine = session.keep(car())
+    sensors = [session.world.spawn_actor(blueprint, carla.Transform(), mine) for _ in range(8)]  # more than the client has threads
+    for sensor in sensors:
+        sensor.listen(lambda _: reports.append(time.sleep(0.05)))
+    for _ in range(3):
+        session.world.tick()
+    session.batch([])
+    for sensor in sensors:
+        sensor.stop()
+    time.sleep(1.0)  # the last callbacks
+assert len(reports) >= 8, len(reports)
+"""
+
+
+def test_clearing_a_world_waits_for_no_callback_that_waits_for_it(server):
+    run_client(SLOW_CALLBACKS, server.port)
+
+
 def test_loading_maps(server):
     assert run_client(LOADS, server.port) == "done\n"
 
@@ -275,12 +297,6 @@ assert sum(d > 20 for d in driven) >= 6, driven
 assert max(off) < 2.5, off
 print("done")
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_the_traffic_manager_drives_eight_cars(server):

@@ -1,9 +1,5 @@
 """Traffic lights of the CARLA server: how they take turns, whom they rule, what clients may do to them and see of them."""
 
-import os
-import socket
-import subprocess
-import sys
 from functools import cache
 
 import numpy as np
@@ -11,6 +7,8 @@ import pytest
 
 pytest.importorskip("carla")
 pytest.importorskip("msgpack")
+
+from carla_client import run_pair
 
 from drive.core.types import Camera
 from drive.simulators.carla_server.layouts import Kind, LightShows, ServerError
@@ -323,16 +321,5 @@ print("fine")
 
 
 def test_the_official_client_finds_its_lights(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    environment = {**os.environ, "CARLA_CACHE_DIR": str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-c", SERVER, port], stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            assert process.stdout is not None and process.stdout.readline().strip() == "up"
-            done = subprocess.run(
-                [sys.executable, "-c", CLIENT, port], capture_output=True, text=True, timeout=180, env=environment, check=False
-            )
-        finally:
-            process.kill()
+    done = run_pair(SERVER, CLIENT, tmp_path)
     assert done.returncode == 0 and done.stdout.strip().endswith("fine"), done.stderr[-2000:]

@@ -1,10 +1,6 @@
 """Cameras, GNSS and IMU of the CARLA server against the world's truth, and every sensor through the official client."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +10,7 @@ pytest.importorskip("msgpack")
 
 import msgpack
 import shapely
+from carla_client import run_pair
 from carla_world import CAR, World, corners, project
 
 from drive.simulators.carla_server.episode import LIBRARY
@@ -350,28 +347,8 @@ serve(ServerConfig(map="test_c", synchronous=True, port=int(sys.argv[1])), start
 """
 
 
-def free_port(first: int = 21300, last: int = 21398) -> int:
-    """A port of which the next one is free too."""
-    for port in range(first, last, 2):
-        try:
-            with socket.socket() as one, socket.socket() as two:
-                one.bind(("127.0.0.1", port))
-                two.bind(("127.0.0.1", port + 1))
-                return port
-        except OSError:
-            continue
-    pytest.skip("no two free ports")
-
-
 def test_the_official_client_reads_every_sensor(tmp_path):
-    port, environment = str(free_port()), {**os.environ, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen([sys.executable, "-c", SERVER, port], stdout=subprocess.PIPE, env=environment, text=True)
-    try:
-        assert server.stdout is not None and server.stdout.readline().strip() == "up"
-        done = subprocess.run([sys.executable, "-c", CLIENT, port], capture_output=True, env=environment, text=True, timeout=300)
-    finally:
-        server.kill()
-        server.wait()
+    done = run_pair(SERVER, CLIENT, tmp_path)
     assert done.stdout.startswith("{"), done.stderr[-2000:]
     out = json.loads(done.stdout.splitlines()[0])
     assert out["in_step"] and len(out["frames"]) == 70, out["counts"]  # every image has the frame of its tick

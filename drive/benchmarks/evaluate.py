@@ -96,7 +96,7 @@ def evaluate(
         raise DataError(f"none of the {len(given)} scenes belongs to the set of {benchmark.style.name} ({benchmark.style.note})")
     unread = 0 if expected is None else expected - len(given)  # of them, as large a share belongs to the set as of those read
     belong = len(items) + sum(refused.values())
-    expected = belong + (round(unread * belong / len(given)) if given else unread)
+    expected = belong + (math.ceil(unread * belong / len(given)) if given else unread)
     rows: list[SceneRow] = []
     found: list[Scored | None] = []
     planner.reset()

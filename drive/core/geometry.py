@@ -80,6 +80,15 @@ def arc_length(points) -> Array:
     return np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
 
 
+def evenly(points, count: int) -> Array:
+    """(count, 2) evenly spaced points of a polyline (N, 2 or 3)."""
+    points = np.asarray(points, float)
+    s = arc_length(points)
+    keep = np.concatenate([[True], np.diff(s) > 1e-9])
+    at = np.linspace(0.0, s[-1], count)
+    return np.column_stack([np.interp(at, s[keep], points[keep, k]) for k in range(2)])
+
+
 def project(points, xy) -> tuple[float, float]:
     """(s, d): arc length of the foot of `xy` (2,) on a polyline (N, 2+), and its signed distance, left positive; metres."""
     points, xy = np.asarray(points, float)[:, :2], np.asarray(xy, float)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from drive.core.errors import DataError
-from drive.core.geometry import arc_length, polyline_with_heading, wrap_angle
+from drive.core.geometry import arc_length, evenly, polyline_with_heading
 from drive.core.roadmap import Lane, RoadMap
+from drive.datasets.map_lanes import linked, simple_polygon
 from drive.datasets.scenarionet_map import SPEED_LIMIT, blocks_and_junctions, polygon_layers, turn_of
 
 Array = NDArray[np.float64]
 STEP = 1.0  # m between points of a centreline
-SAME_WAY = np.radians(60.0)  # of two neighbours
 
 
 def read_map(path: Path) -> Mapping[str, Mapping[str, Any]]:
@@ -55,9 +54,9 @@ def build_road_map(name: str, archive: Mapping[str, Mapping[str, Any]], origin: 
             continue
         lane = _lane(record, origin, path)
         ring = np.concatenate([_points(record, "left_lane_boundary", origin, path), _points(record, "right_lane_boundary", origin, path)[::-1]])
-        lanes[lane.id], shapes[lane.id] = lane, _simple(ring)
-    lanes = {key: _linked(lane, lanes) for key, lane in lanes.items()}
-    areas = [_simple(_points(record, "area_boundary", origin, path)) for record in archive["drivable_areas"].values()]
+        lanes[lane.id], shapes[lane.id] = lane, simple_polygon(ring)
+    lanes = {key: linked(lane, lanes) for key, lane in lanes.items()}
+    areas = [simple_polygon(_points(record, "area_boundary", origin, path)) for record in archive["drivable_areas"].values()]
     lanes = blocks_and_junctions(lanes, shapes)
     return RoadMap(name, lanes, polygon_layers(lanes, shapes, shapely.union_all(areas)))
 
@@ -72,26 +71,11 @@ def _points(record: Mapping[str, Any], field: str, origin: Array, path: Path) ->
     return points
 
 
-def _simple(ring: Array) -> BaseGeometry:
-    """The valid polygon of a ring; of one that crosses itself, what it encloses."""
-    shape = shapely.make_valid(shapely.Polygon(ring)) if len(ring) > 2 else shapely.Polygon()
-    parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
-    return shapely.union_all(parts) if parts else shapely.Polygon()
-
-
-def _even(points: Array, count: int) -> Array:
-    """(count, 2) evenly spaced points of a polyline."""
-    s = arc_length(points)
-    keep = np.concatenate([[True], np.diff(s) > 1e-9])
-    at = np.linspace(0.0, s[-1], count)
-    return np.column_stack([np.interp(at, s[keep], points[keep, k]) for k in range(2)])
-
-
 def _lane(record: Mapping[str, Any], origin: Array, path: Path) -> Lane:
     left, right = (_points(record, f"{side}_lane_boundary", origin, path) for side in ("left", "right"))
     length = max(arc_length(left)[-1], arc_length(right)[-1])
     count = max(int(np.ceil(length / STEP)), 1) + 1
-    left, right = _even(left, count), _even(right, count)
+    left, right = evenly(left, count), evenly(right, count)
     centerline = polyline_with_heading((left + right) / 2.0)
     connector = bool(record.get("is_intersection"))
     return Lane(
@@ -120,21 +104,3 @@ def _reachable(record: Mapping[str, Any], side: str) -> str:
     """The neighbour's id where the marking between may be crossed."""
     neighbor, marking = record.get(f"{side}_neighbor_id"), str(record.get(f"{side}_lane_mark_type", ""))
     return "" if neighbor is None or marking.startswith(("SOLID", "DOUBLE_SOLID")) else str(neighbor)
-
-
-def _linked(lane: Lane, lanes: Mapping[str, Lane]) -> Lane:
-    """`lane` with those links alone that lead to lanes of this map, and neighbours that drive the same way."""
-
-    def beside(other: str) -> str:
-        if other not in lanes:
-            return ""
-        middle = lane.centerline[len(lane.centerline) // 2, 2], lanes[other].centerline[len(lanes[other].centerline) // 2, 2]
-        return other if abs(wrap_angle(middle[0] - middle[1])) < SAME_WAY else ""
-
-    return replace(
-        lane,
-        successors=tuple(i for i in lane.successors if i in lanes),
-        predecessors=tuple(i for i in lane.predecessors if i in lanes),
-        left_neighbor=beside(lane.left_neighbor),
-        right_neighbor=beside(lane.right_neighbor),
-    )

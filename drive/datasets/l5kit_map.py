@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from drive.core.errors import DataError
-from drive.core.geometry import arc_length, polyline_with_heading
+from drive.core.geometry import arc_length, evenly, polyline_with_heading
 from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.core.types import Lights, LightState
+from drive.datasets.map_lanes import simple_polygon
 from drive.datasets.scenarionet_map import SPEED_LIMIT, blocks_and_junctions, polygon_layers, turn_of
 from drive.datasets.waymo_wire import FIXED32, Message
 
@@ -227,25 +228,12 @@ def road_map(name: str, chart: SemanticMap, drive: Array, origin: Array) -> Road
                 before[after].append(key)
     lanes = {key: _linked(lane, lanes, before[key]) for key, lane in lanes.items()}
     lanes = {key: replace(lane, speed_limit=_limit(lane, lanes, chart)) for key, lane in lanes.items()}
-    shapes = {key: _polygon(np.concatenate([lane.left, lane.right[::-1]])) for key, lane in lanes.items()}
+    shapes = {key: simple_polygon(np.concatenate([lane.left, lane.right[::-1]])) for key, lane in lanes.items()}
     lanes = {k: replace(lane, junction=near[k].parent if lane.is_connector else "") for k, lane in blocks_and_junctions(lanes, shapes).items()}
     polygons = polygon_layers(lanes, shapes, shapely.Polygon())
     rings = [(polygons.tokens[i], Layer(int(polygons.layers[i])), polygons.ring(i)) for i in range(len(polygons))]
     rings += [(key, Layer.CARPARK, ring - origin) for key, ring in chart.parking.items() if shapely.intersects(area, shapely.LineString(ring))]
     return RoadMap(name, lanes, Polygons.from_rings(rings))
-
-
-def _polygon(ring: Array) -> BaseGeometry:
-    parts = [part for part in shapely.get_parts(shapely.make_valid(shapely.Polygon(ring))) if part.geom_type == "Polygon"]
-    return shapely.union_all(parts) if parts else shapely.Polygon()
-
-
-def _even(points: Array, count: int) -> Array:
-    """(count, 2) evenly spaced points of a polyline."""
-    s = arc_length(points)
-    keep = np.concatenate([[True], np.diff(s) > 1e-9])
-    at = np.linspace(0.0, s[-1], count)
-    return np.column_stack([np.interp(at, s[keep], points[keep, k]) for k in range(2)])
 
 
 def _built(key: str, lane: _Lane, chart: SemanticMap, origin: Array) -> Lane | None:
@@ -254,7 +242,7 @@ def _built(key: str, lane: _Lane, chart: SemanticMap, origin: Array) -> Lane | N
     if length < 0.1:
         return None
     count = max(int(np.ceil(length / STEP)), 1) + 1
-    left, right = _even(lane.left - origin, count), _even(lane.right - origin, count)
+    left, right = evenly(lane.left - origin, count), evenly(lane.right - origin, count)
     centerline = polyline_with_heading((left + right) / 2.0)
     connector = lane.parent in chart.junctions
     turn = TURNS.get(lane.turn, turn_of(centerline)) if connector else ""

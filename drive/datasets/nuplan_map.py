@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from drive.core.errors import DataError
-from drive.core.geometry import arc_length, polyline_with_heading
+from drive.core.geometry import arc_length, evenly, polyline_with_heading
 from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.datasets.logged import Inspection
 from drive.datasets.nuplan_db import column_names, opened
@@ -192,9 +192,9 @@ def _lane(path: Path, key: str, record: _Record, paths: Mapping[str, Array], bor
         raise DataError(f"{path}: boundary {missing[0] or 'NULL'} of lane {key} is not in boundaries")
     line = paths[key]
     count = max(int(np.ceil(arc_length(line)[-1] / STEP - 1e-6)), 1) + 1
-    centerline = polyline_with_heading(_even(line, count))
+    centerline = polyline_with_heading(evenly(line, count))
     limit = float(record.limit) if isinstance(record.limit, int | float) and record.limit > 0 else SPEED_LIMIT
-    left, right = (_even(_along(borders[fid], line), count) for fid in (record.left, record.right))
+    left, right = (evenly(_along(borders[fid], line), count) for fid in (record.left, record.right))
     return Lane(
         key,
         centerline,
@@ -212,14 +212,6 @@ def _along(border: Array, line: Array) -> Array:
     """The border in the direction of the line."""
     same = np.hypot(*(border[0] - line[0])) + np.hypot(*(border[-1] - line[-1]))
     return border if same <= np.hypot(*(border[-1] - line[0])) + np.hypot(*(border[0] - line[-1])) else border[::-1]
-
-
-def _even(points: Array, count: int) -> Array:
-    """(count, 2) evenly spaced points of a polyline."""
-    s = arc_length(points)
-    keep = np.concatenate([[True], np.diff(s) > 1e-9])
-    at = np.linspace(0.0, s[-1], count)
-    return np.column_stack([np.interp(at, s[keep], points[keep, k]) for k in range(2)])
 
 
 def _beside(lanes: dict[str, Lane], records: Mapping[str, _Record], solid: set[str]) -> dict[str, Lane]:

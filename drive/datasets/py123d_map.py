@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from drive.core.errors import DataError
-from drive.core.geometry import arc_length, polyline_with_heading, wrap_angle
+from drive.core.geometry import arc_length, evenly, polyline_with_heading
 from drive.core.roadmap import Lane, Layer, Polygons, RoadMap
 from drive.datasets import py123d_layout as layout
+from drive.datasets.map_lanes import linked
 from drive.datasets.py123d_arrow import open_table, pack, pyarrow, unpack, write_table
 from drive.datasets.scenarionet_map import GROW, SPEED_LIMIT, blocks_and_junctions, polygon_layers, turn_of
 
@@ -33,7 +34,6 @@ RADIUS = 150.0  # m around a drive, of a map that serves several logs
 COLUMNS = ("object_id", "map_layer", "features", "wkb")
 STEP, COARSE = 1.0, 2.0  # m between points of a lane: as resampled, and at most as recorded
 LONGEST = 1e5  # m, of a lane: beyond, a number is damaged
-SAME_WAY = np.radians(60.0)  # of two neighbours
 AREAS = ((layout.LANE_GROUP, Layer.ROADBLOCK), (layout.INTERSECTION, Layer.INTERSECTION), (layout.CARPARK, Layer.CARPARK))
 INT32 = 2**31
 
@@ -68,7 +68,7 @@ def read_road_map(name: str, path: Path, origin: Array, drive: Array | None = No
         if (features := record.features).get("lane_type") != layout.BIKE_LANE:
             lane = _lane(record, features, groups, origin)
             lanes[lane.id], shapes[lane.id] = lane, _shifted(record.shape, origin)
-    lanes = {key: _linked(lane, lanes) for key, lane in lanes.items()}
+    lanes = {key: linked(lane, lanes) for key, lane in lanes.items()}
     areas = [_shifted(record.shape, origin) for record in objects[layout.GENERIC_DRIVABLE]]
     if not groups:
         lanes = blocks_and_junctions(_connectors(lanes), shapes)
@@ -139,7 +139,7 @@ def _lane(record: _Object, features: Mapping[str, Any], groups: Mapping[int, Map
         raise DataError(f"{record.where}: a line of the lane is longer than {LONGEST / 1e3:.0f} km")
     if len({len(line) for line in lines}) > 1 or np.diff(arc_length(lines[0])).max() > COARSE:
         count = max(int(np.ceil(max(arc_length(line)[-1] for line in lines) / STEP)), 1) + 1
-        lines = [_even(line, count) for line in lines]
+        lines = [evenly(line, count) for line in lines]
     centerline = polyline_with_heading(lines[0])
     return Lane(
         id=str(record.id), centerline=centerline, left=lines[1], right=lines[2],
@@ -150,32 +150,6 @@ def _lane(record: _Object, features: Mapping[str, Any], groups: Mapping[int, Map
         junction="" if junction is None else str(junction),
         successors=tuple(after), predecessors=tuple(before), left_neighbor=left, right_neighbor=right,
     )  # fmt: skip
-
-
-def _even(points: Array, count: int) -> Array:
-    """(count, 2) evenly spaced points of a polyline."""
-    s = arc_length(points)
-    keep = np.concatenate([[True], np.diff(s) > 1e-9])
-    at = np.linspace(0.0, s[-1], count)
-    return np.column_stack([np.interp(at, s[keep], points[keep, k]) for k in range(2)])
-
-
-def _linked(lane: Lane, lanes: Mapping[str, Lane]) -> Lane:
-    """`lane` with those links alone that lead to lanes of this map, and neighbours that drive the same way."""
-
-    def beside(other: str) -> str:
-        if other not in lanes:
-            return ""
-        ways = [line[len(line) // 2, 2] for line in (lane.centerline, lanes[other].centerline)]
-        return other if abs(wrap_angle(ways[0] - ways[1])) < SAME_WAY else ""
-
-    return replace(
-        lane,
-        successors=tuple(i for i in lane.successors if i in lanes),
-        predecessors=tuple(i for i in lane.predecessors if i in lanes),
-        left_neighbor=beside(lane.left_neighbor),
-        right_neighbor=beside(lane.right_neighbor),
-    )
 
 
 def _connectors(lanes: Mapping[str, Lane]) -> dict[str, Lane]:

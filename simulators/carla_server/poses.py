@@ -1,4 +1,4 @@
-"""CARLA's poses: left-handed, x forward, y right, z up, degrees; x, y, z, pitch, yaw, roll in this order. And the way to drive's frame."""
+"""CARLA's poses: left-handed, x forward, y right, z up, degrees; x, y, z, pitch, yaw, roll in this order."""
 
 from __future__ import annotations
 
@@ -34,16 +34,3 @@ def pose_from(m: Array) -> Array:
 def attached(parent, relative) -> Array:
     """(6,) world pose of what stands at `relative` (6,) in the frame of `parent` (6,)."""
     return pose_from(matrix(parent) @ matrix(relative))
-
-
-def flat_right(pose) -> Array:
-    """(..., 3) x, y, heading, right-handed, rad, of poses (..., 6)."""
-    pose = np.asarray(pose, float)
-    return np.stack([pose[..., 0], -pose[..., 1], -np.radians(pose[..., 4])], axis=-1)
-
-
-def flat_left(pose, z=0.0) -> Array:
-    """(..., 6) CARLA's pose at height `z` of right-handed x, y, heading (..., 3)."""
-    pose = np.asarray(pose, float)
-    zero = np.zeros_like(pose[..., 0])
-    return np.stack([pose[..., 0], -pose[..., 1], zero + z, zero, -np.degrees(pose[..., 2]), zero], axis=-1)
