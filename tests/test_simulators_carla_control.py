@@ -22,7 +22,7 @@ def state(x=0.0, y=0.0, heading=0.0, speed=0.0):
 
 def straight(speed):
     """A plan ahead of the origin, 5 s."""
-    times = np.arange(51) * 0.1
+    times = np.linspace(0.0, 5.0, 51)
     return Reference(times, np.column_stack([speed * times, np.zeros((51, 2))]))
 
 
