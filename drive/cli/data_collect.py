@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def run(config: dict[str, Any]) -> int:
     from drive.core.errors import ConfigError, DriveError
     from drive.core.protocols import PrivilegedPlanner
     from drive.datasets.convert import INDEX, CacheReader
+    from drive.datasets.recording import IMAGES
     from drive.planners.pdm import PdmExpert
     from drive.simulators.carla_process import ServerProcess
     from drive.simulators.carla_session import Session
@@ -38,6 +40,8 @@ def run(config: dict[str, Any]) -> int:
     there = {entry.log_id for entry in CacheReader().find(out)} if (out / INDEX).is_file() else set()
     named = {f"{Path(config['routes']).stem}-{config['seed']}-{route.id}".replace(" ", "_"): route for route in routes}
     left = {log_id: route for log_id, route in named.items() if log_id not in there}
+    for log_id in left:  # of a collection that was killed
+        shutil.rmtree(out / IMAGES / log_id, ignore_errors=True)
     ends: Counter[str] = Counter()
     steps = 0
     server: ServerProcess | None = None
