@@ -10,6 +10,7 @@ A collision, leaving the road or the route, and the route's end terminate an epi
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -119,10 +120,7 @@ class CarlaEnv(gymnasium.Env):
             self._seen = self._drive.observe()
         except (RuntimeError, DriveError) as error:
             return self._seen, 0.0, False, True, self._give_up(error)
-        drive, over = self._drive, bool(info["events"])
-        late = drive.simulator.time_s >= self.seconds - 1e-6
-        if over or late:
-            self._lost = 0
+        over, late = bool(info["events"]), self._drive.simulator.time_s >= self.seconds - 1e-6
         fine = 0.1 * min(abs(info["lateral"]), 5.0) + 0.1 * abs(info["heading_error"]) + RED_COST * info["red_lights"] + CRASH * info["crashed"]
         return self._seen, float(np.clip(info["progress"], -1.0, 1.0) - fine), over, late and not over, info
 
@@ -142,6 +140,7 @@ class CarlaEnv(gymnasium.Env):
         drive, self._drive = self._drive, None
         if drive is not None:
             drive.close()
+            self._lost = 0
 
     def _drop(self) -> None:
         self._drive = None
@@ -202,6 +201,8 @@ class _Link:
             self._server = None
         elif session is not None:
             session.close()
+        del session
+        gc.collect()  # traffic and scenarios know each other, and with them the client would stay, and its sockets
 
     def close(self) -> None:
         """Leave the server as it was; ours is ended."""
