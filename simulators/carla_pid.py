@@ -1,7 +1,8 @@
 """The PID of CARLA's leaderboard agents, as a baseline beside the LQR: speed and aim point of a plan, each with a PID of its own.
 
 Gains, windows and rules are those of TransFuser (Chitta et al. 2022; `control_pid` of its model and its config.py). TCP (Wu et al. 2022) has the
-same but for the gain of the wheel, 0.75 for 1.25, and the window, 40 for 20. For steps of 0.05 s.
+same but for the gain of the wheel, 0.75 for 1.25, and the window, 40 for 20. For steps of 0.05 s. Two things are ours, as plans of drive start
+as slowly as NAVSIM's tracker does (0.1 m in 2 s) and planners read the wheel: a slow car looks at the whole plan, and one that brakes keeps its wheel.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ WINDOW = 20  # errors that the integral is the mean of
 MOST_THROTTLE = 0.75
 SLOWEST, TOO_FAST = 0.4, 1.1  # m/s of a plan below which the car brakes; share of its speed above which it does
 MOST_DELTA = 0.25  # m/s of speed error that the PID is told
-NEAR_S, FAR_S = 0.5, 1.0  # s ahead of the two points of the plan: their gap is the speed, their middle the aim
-STILL = 0.01  # m/s
+AHEAD = np.arange(0.5, 4.3, 0.25)  # s of the plan that are looked at: the speed is that from 0.5 to 1 s, the aim is at 0.75 s
+LEAST_AIM = 2.0  # m from the car to the aim; nearer, a later point is aimed at
+STARTING = 2.0  # m/s below which the speed of the whole plan counts, up to this one
 RIGHT_ANGLE = math.pi / 2.0  # rad of aim that is an error of 1
 
 
@@ -55,19 +57,21 @@ class PidController:
 
     def __init__(self, vehicle: VehicleParams) -> None:
         self._middle = np.array([vehicle.rear_to_center, 0.0, 0.0])
-        self._turn, self._speed = Pid(TURN), Pid(SPEED)
+        self._turn, self._speed, self._steer = Pid(TURN), Pid(SPEED), 0.0
 
     def control(self, state: Array, reference: Reference, t: float) -> tuple[float, float, float]:
         """See Controller."""
-        ahead = compose(reference.at(t + np.array([NEAR_S, FAR_S])), self._middle)
-        near, far = relative(compose(state[:3], self._middle), ahead)[:, :2]
-        speed, wanted = max(float(state[3]), 0.0), math.hypot(*(far - near)) / (FAR_S - NEAR_S)
+        points = relative(compose(state[:3], self._middle), compose(reference.at(t + AHEAD), self._middle))[:, :2]
+        speed, wanted = max(float(state[3]), 0.0), math.dist(points[0], points[2]) / (AHEAD[2] - AHEAD[0])
+        if speed < STARTING:
+            wanted = max(wanted, min(math.dist(points[0], points[-1]) / (AHEAD[-1] - AHEAD[0]), STARTING))
         brakes = wanted < SLOWEST or speed > TOO_FAST * wanted
         throttle = self._speed.step(min(max(wanted - speed, 0.0), MOST_DELTA))
-        x, y = (near + far) / 2.0
-        error = 0.0 if brakes or speed < STILL else math.atan2(y, x) / RIGHT_ANGLE  # or the integral would wind up
-        steer = min(max(self._turn.step(error), -1.0), 1.0)
-        return (0.0, steer, 1.0) if brakes else (min(max(throttle, 0.0), MOST_THROTTLE), steer, 0.0)
+        aims = points[1:][np.hypot(*points[1:].T) >= LEAST_AIM]
+        if not brakes and len(aims):
+            x, y = aims[0]
+            self._steer = min(max(self._turn.step(math.atan2(y, x) / RIGHT_ANGLE), -1.0), 1.0)
+        return (0.0, self._steer, 1.0) if brakes else (min(max(throttle, 0.0), MOST_THROTTLE), self._steer, 0.0)
 
 
 def controller_of(kind: ControllerKind, vehicle: VehicleParams, response: CarResponse) -> Controller:
