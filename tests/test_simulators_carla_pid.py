@@ -78,6 +78,20 @@ def test_standing_does_not_wind_up_the_wheel():
     assert steer == 0.0
 
 
+def test_a_car_that_stands_starts_on_a_plan_that_starts_slowly():
+    times = np.linspace(0.0, 5.0, 51)
+    slow = Reference(times, np.column_stack([16.0 * (times / 5.0) ** 5, np.zeros((51, 2))]))
+    throttle, _, brake = PidController(CAR).control(state(), slow, 0.0)
+    assert throttle == MOST_THROTTLE and brake == 0.0
+    assert PidController(CAR).control(state(speed=2.5), slow, 0.0)[2] == 1.0  # it is no licence to go faster than the plan
+
+
+def test_a_car_that_brakes_keeps_its_wheel():
+    controller = PidController(CAR)
+    _, turned, _ = controller.control(state(speed=8.0), straight(8.0, y=1.0), 0.0)
+    assert turned > 0.1 and controller.control(state(speed=8.0), straight(0.0), 0.0) == (0.0, turned, 1.0)
+
+
 def test_the_plan_goes_on_while_it_is_followed():
     late = PidController(CAR).control(state(x=4.0, speed=8.0), straight(8.0, y=1.0), 0.5)
     assert late == PidController(CAR).control(state(speed=8.0), straight(8.0, y=1.0), 0.0)
