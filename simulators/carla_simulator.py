@@ -12,8 +12,9 @@ from drive.core.errors import DriveError
 from drive.core.geometry import compose, relative
 from drive.core.roadmap import RoadMap
 from drive.core.types import AgentType, Camera, Observation, Plan, Privileged, Tracks
-from drive.simulators.carla_control import Controller, LqrController, Reference
+from drive.simulators.carla_control import Controller, Reference
 from drive.simulators.carla_ego import CarlaEgo
+from drive.simulators.carla_pid import ControllerKind, controller_of
 from drive.simulators.carla_session import Session
 from drive.simulators.routes import COMMANDS, Route, nearest_index, route_window
 
@@ -28,13 +29,20 @@ class CarlaSimulator:
     """Drives one route; `step` follows a plan for PLAN_S seconds, tick by tick."""
 
     def __init__(
-        self, session: Session, road_map: RoadMap, route: Route, cameras: tuple[Camera, ...] = (), height: float = 0.0, ego: CarlaEgo | None = None
+        self,
+        session: Session,
+        road_map: RoadMap,
+        route: Route,
+        cameras: tuple[Camera, ...] = (),
+        height: float = 0.0,
+        ego: CarlaEgo | None = None,
+        controller: ControllerKind = ControllerKind.LQR,
     ) -> None:
         """`height` m of the road at the start; an `ego` that is there already. Raises DriveError where there is no room."""
         self.session, self.road_map, self.route = session, road_map, route
         self.ticks_per_plan = round(PLAN_S / session.dt)
         self.ego = ego or CarlaEgo(session, route.path[0], cameras, PLAN_S, height)
-        self.controller: Controller = LqrController(self.ego.vehicle, self.ego.response)
+        self.controller: Controller = controller_of(controller, self.ego.vehicle, self.ego.response)
         self.tick = 0
         self.route_index = 0
         self._boxes: dict[int, tuple[AgentType, Array, Array]] = {}  # type, size, middle in the actor's frame

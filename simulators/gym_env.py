@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from drive.core.errors import ConfigError
 from drive.core.geometry import compose, relative
-from drive.core.types import PLAN_DT, PLAN_STEPS, Camera, Command, Trajectory
+from drive.core.types import PLAN_DT, PLAN_STEPS, Camera, Trajectory
 from drive.simulators.embedded_simulator import RUN_UP, situation
+from drive.simulators.routes import COMMANDS, Route
 from drive.simulators.scenarios import KINDS
 from drive.simulators.towns import town_names
 from drive.simulators.traffic import DT
@@ -29,7 +30,6 @@ STEPS = {"trajectory": 5, "pedals": 2}  # steps of 0.1 s per action
 MOTION_LOW, MOTION_HIGH = np.array([0.0, -1.5, -0.6]), np.array([15.0, 1.5, 0.6])
 BRAKE, PUSH, WHEEL = 6.0, 3.0, 0.6  # m/s^2, m/s^2, rad
 ROUTE_AHEAD = (5.0, 10.0, 15.0, 20.0, 30.0, 40.0)  # m along the route of the points in the state
-COMMANDS = tuple(Command)
 STATE_SIZE = 7 + len(COMMANDS) + 2 * len(ROUTE_AHEAD)
 STATE_BOUND = 10.0
 CRASH = 5.0
@@ -113,19 +113,26 @@ class EmbeddedEnv(gymnasium.Env):
 
     def _beside_route(self) -> tuple[float, float]:
         """(m left of the route, rad against it)."""
-        _, lateral, against = relative(self.world.route.path[self.world.route_index], self.world.state[:3])
-        return float(lateral), float(against)
+        return beside_route(self.world.state, self.world.route, self.world.route_index)
 
     def _observe(self) -> dict[str, NDArray]:
-        world, s = self.world, self.world.state
-        at = world.route_index + np.round(ROUTE_AHEAD).astype(int)  # route points are 1 m apart
-        points = relative(s[:3], world.route.path[np.minimum(at, len(world.route) - 1)])[:, :2] / 50.0
-        command = np.array([world.command is word for word in COMMANDS], float)
-        own = [s[3] / 20.0, s[5] / 5.0, s[9], s[7], *self._beside_route(), world.route.speed_limit[world.route_index] / 20.0]
-        return {
-            "image": world.image(self.camera, world.step),
-            "state": np.clip(np.concatenate([own, command, points.ravel()]), -STATE_BOUND, STATE_BOUND).astype(np.float32),
-        }
+        world = self.world
+        return {"image": world.image(self.camera, world.step), "state": state_vector(world.state, world.route, world.route_index)}
+
+
+def beside_route(state: NDArray, route: Route, index: int) -> tuple[float, float]:
+    """(m left of the route, rad against it) of a car at `state` (11,) whose nearest point of the route is `index`."""
+    _, lateral, against = relative(route.path[index], state[:3])
+    return float(lateral), float(against)
+
+
+def state_vector(state: NDArray, route: Route, index: int) -> NDArray[np.float32]:
+    """(STATE_SIZE,) "state" of an observation; arguments as in `beside_route`."""
+    at = index + np.round(ROUTE_AHEAD).astype(int)  # route points are 1 m apart
+    points = relative(state[:3], route.path[np.minimum(at, len(route) - 1)])[:, :2] / 50.0
+    command = np.arange(len(COMMANDS)) == route.command[index]
+    own = [state[3] / 20.0, state[5] / 5.0, state[9], state[7], *beside_route(state, route, index), route.speed_limit[index] / 20.0]
+    return np.clip(np.concatenate([own, command, points.ravel()]), -STATE_BOUND, STATE_BOUND).astype(np.float32)
 
 
 def plan_of(action: NDArray) -> Trajectory:

@@ -58,7 +58,7 @@ class AgentDriver:
 
     def _loop(self) -> Iterator[None]:
         """One turn for each tick: as carla_drive._drive, but that the caller ticks."""
-        simulator = CarlaSimulator(self._session, self.road_map, self.route, ego=self.ego)
+        simulator = CarlaSimulator(self._session, self.road_map, self.route, ego=self.ego, controller=self.config.controller)
         chooser = Chooser(simulator, self.planner, self._town, self.config)
         while True:
             plan, latency = chooser.next()

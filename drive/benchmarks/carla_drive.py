@@ -23,6 +23,7 @@ from drive.metrics.carla_records import Failure, RouteRecord
 from drive.metrics.carla_scores import Rule, record_of
 from drive.metrics.carla_signs import StopSign, TrafficLight
 from drive.planners.route_follower import RouteFollower
+from drive.simulators.carla_pid import ControllerKind
 from drive.simulators.carla_route_plan import plan_route
 from drive.simulators.carla_routes import CarlaRoute, WeatherPoint
 from drive.simulators.carla_session import Session
@@ -48,6 +49,7 @@ class DriveConfig:
     creep_after: float = 0.0  # s of standing still after which the car creeps for CREEP s, as TransFuser's does (Chitta et al. 2022); 0 never
     vehicles: int = 20  # of the background traffic
     walkers: int = 10
+    controller: ControllerKind = ControllerKind.LQR  # that follows a plan's trajectory
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def drive_route(
     except Exception as error:  # the user's own code
         tell(f"route {route.id}: the planner cannot begin ({type(error).__name__}: {error})")
         return undriven(route, config, Failure.AGENT_SETUP)
-    simulator = CarlaSimulator(session, town.road_map, path, () if privileged else config.cameras, height)
+    simulator = CarlaSimulator(session, town.road_map, path, () if privileged else config.cameras, height, controller=config.controller)
     company = add(session, town, simulator, route, config) if add is not None else None
     gone = False
     try:

@@ -34,6 +34,7 @@ def run_closed_loop(config: dict[str, Any]) -> int:
         creep_after=config["creep_after"],
         vehicles=config["vehicles"],
         walkers=config["walkers"],
+        controller=controller_named(config["controller"]),
     )
     maps = Path(config["maps"]) if config["maps"] else None
     if maps is not None and not maps.is_dir():
@@ -44,7 +45,7 @@ def run_closed_loop(config: dict[str, Any]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(config["out"] or scratch)
         result = evaluate_routes(chosen, name, partial(make_planner, config), where, drive, out, company, config["workers"])
-        table = closed_loop_table([result], config["benchmark"]["name"], f"{config['routes']}, seed {config['seed']}")
+        table = closed_loop_table([result], config["benchmark"]["name"], f"{config['routes']}, seed {config['seed']}, controller {config['controller']}")
         text = f"{table}\n\n{route_table(result)}"
         print(text)
         for why in result.missing:
@@ -73,6 +74,17 @@ def named_routes(name: str, town: str | None, most: int, drawn: int = 0, seed: i
     if not kept:
         raise ConfigError(f"routes={name} has no route in town={town}: it has {', '.join(sorted({r.town for r in routes}))}")
     return kept[: most or None]
+
+
+def controller_named(name: Any) -> Any:
+    """The ControllerKind. Raises ConfigError on any other word."""
+    from drive.core.errors import ConfigError
+    from drive.simulators.carla_pid import ControllerKind
+
+    try:
+        return ControllerKind(name)
+    except ValueError:
+        raise ConfigError(f"controller={name}: choose one of {', '.join(kind.value for kind in ControllerKind)}") from None
 
 
 def latency_of(value: Any) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from drive.benchmarks.carla_agent import AgentDriver, agent_settings
 from drive.benchmarks.carla_drive import DriveConfig
-from drive.cli.closed_loop import latency_of
+from drive.cli.closed_loop import controller_named, latency_of
 from drive.cli.config import load_config
 from drive.cli.eval import make_planner
 from drive.core.errors import ConfigError, DriveError
@@ -38,7 +38,8 @@ def _driver_of(settings: tuple[str, ...]) -> tuple[Any, DriveConfig]:
     config: Any = OmegaConf.to_container(load_config("eval", ["benchmark=leaderboard2_ds", *settings]), resolve=True)
     if config["benchmark"]["name"] != "leaderboard2_ds":
         raise ConfigError("--agent-config: leave benchmark out; the evaluator decides what is measured")
-    drive = DriveConfig(latency=latency_of(config["latency"]), run_up=config["run_up"], creep_after=config["creep_after"])
+    controller = controller_named(config["controller"])
+    drive = DriveConfig(latency=latency_of(config["latency"]), run_up=config["run_up"], creep_after=config["creep_after"], controller=controller)
     return make_planner(config), drive
 
 
