@@ -97,7 +97,10 @@ class ClosedLoop:
 class Show(Protocol):
     """Draws a route that has been driven; pickled to the workers."""
 
-    film: bool  # whether `DrivenRoute.log.film` is wanted
+    @property
+    def film(self) -> bool:
+        """Whether `DrivenRoute.log.film` is wanted."""
+        ...
 
     def draw(self, route: CarlaRoute, driven: DrivenRoute) -> None:
         """Write its pictures."""

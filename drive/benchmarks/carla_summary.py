@@ -15,7 +15,15 @@ from drive.benchmarks.carla_results import write_merged, write_results
 from drive.benchmarks.carla_routes import ClosedLoop
 from drive.benchmarks.statistics import bootstrap_interval
 from drive.core.seeds import numpy_rng
-from drive.metrics.carla_bench2drive import ABILITIES, AbilityScore, Version, ability_score, bench2drive_score, efficiency, succeeded
+from drive.metrics.carla_bench2drive import (
+    ABILITIES,
+    AbilityScore,
+    Version,
+    ability_score,
+    bench2drive_score,
+    efficiency,
+    succeeded,
+)
 from drive.metrics.carla_scores import Rule, leaderboard_score
 
 RESULTS, MERGED = "results.json", "merged.json"

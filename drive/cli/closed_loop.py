@@ -23,7 +23,7 @@ def run_closed_loop(config: dict[str, Any]) -> int:
     from drive.core.errors import ConfigError
     from drive.core.files import atomic_write_text
     from drive.metrics.carla_scores import Rule
-    from drive.report.closed_loop import ability_table, closed_loop_table, coverage_lines, route_table, timing_line
+    from drive.report.closed_loop import all_tables, timing_line
     from drive.report.closed_loop_page import Pictures, write_page
 
     require_at_least(config, {"workers": 1, "vehicles": 0, "walkers": 0, "max_routes": 0, "timeout": 1, "port": 1, "run_up": 0, "creep_after": 0}, "settings of eval")
@@ -47,12 +47,8 @@ def run_closed_loop(config: dict[str, Any]) -> int:
         out = Path(config["out"] or scratch)
         show = Pictures(out, videos) if config["out"] else None
         result = evaluate_routes(chosen, name, partial(make_planner, config), where, drive, out, company, config["workers"], show=show)
-        title = f"{config['routes']}, seed {config['seed']}"
-        tables = [closed_loop_table([result], config["benchmark"]["name"], title)]
-        if drive.rule is Rule.BENCH2DRIVE:
-            tables.append(ability_table([result], release(config["routes"])))
-        tables += [route_table(result), "\n".join(coverage_lines(result))]
-        text = "\n\n".join(table for table in tables if table)
+        tables = all_tables(result, config["benchmark"]["name"], f"{config['routes']}, seed {config['seed']}", release(config["routes"]))
+        text = "\n\n".join(tables)
         print(text)
         print(timing_line(result), file=sys.stderr)  # standard output is the same for every run of one seed
         if config["out"]:

@@ -30,6 +30,14 @@ KINDS = {
 LISTED = 8  # routes named in one line
 
 
+def all_tables(result: ClosedLoop, benchmark: str, title: str, version: Version) -> list[str]:
+    """Scores and infractions, by Bench2Drive's rule the abilities, the routes, and what is not covered."""
+    tables = [closed_loop_table([result], benchmark, title)]
+    tables += [ability_table([result], version)] if result.config.rule is Rule.BENCH2DRIVE else []
+    tables += [route_table(result), "\n".join(coverage_lines(result))]
+    return [table for table in tables if table]
+
+
 def closed_loop_table(results: Sequence[ClosedLoop], benchmark: str, title: str) -> str:
     """One row per planner: scores over all scheduled routes with 95 % bootstrap intervals over routes; below, infractions per km driven."""
     rule = results[0].config.rule

@@ -133,14 +133,12 @@ def pictures(log: RouteLog, scene: Scene, title: str, still: bool = False) -> It
     inside = [m for m in film.moments if scene.start - 1e-6 <= m.time <= scene.end + 1e-6] or [film.moments[-1]]
     if still:
         inside = [min(inside, key=lambda m: abs(m.time - scene.at))]
-    # scenery makes the drawn view worth looking at; where there is a camera nothing is drawn but the view from above
     draw = painter(log.road_map, True)
-    picture = None
     for moment in inside:
-        picture = _picture(log, film, draw, moment, scene, title)
-        yield picture
-    for _ in range(0 if still or picture is None else round(HOLD_S * FPS)):
-        yield picture
+        yield _picture(log, film, draw, moment, scene, title)
+    last = _picture(log, film, draw, inside[-1], scene, title)
+    for _ in range(0 if still else round(HOLD_S * FPS)):
+        yield last
 
 
 def _picture(log: RouteLog, film: Film, draw: ScenePainter, moment: Moment, scene: Scene, title: str) -> RGB:
@@ -185,9 +183,11 @@ def _seen(film: Film, camera: Camera, time: float, jpeg: bytes) -> RGB:
 
 def _marked(panel: RGB, log: RouteLog, moment: Moment, scene: Scene) -> RGB:
     """The view from above with the lights at their stop lines, and a ring about who is hit."""
-    layer = Image.new("RGBA", (2 * VIEW, 2 * VIEW), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(layer)
+    masks: dict[tuple[int, int, int], Image.Image] = {}
     scale = 2.0 * VIEW / METRES
+
+    def on(colour: tuple[int, int, int]) -> ImageDraw.ImageDraw:
+        return ImageDraw.Draw(masks.setdefault(colour, Image.new("L", (2 * VIEW, 2 * VIEW), 0)))
 
     def pixels(points_ego: Array) -> list[tuple[float, float]]:
         return [(VIEW - scale * y, 2.0 * VIEW * EGO_AT - scale * x) for x, y in points_ego[:, :2].tolist()]
@@ -195,13 +195,15 @@ def _marked(panel: RGB, log: RouteLog, moment: Moment, scene: Scene) -> RGB:
     for stops, state in zip(log.stops, moment.lights):
         bars = relative(moment.ego, compose(stops, np.array([-0.5 * STOP_BAR[0], 0.0, 0.0]))) if len(stops) else stops
         for bar in bars[np.hypot(bars[:, 0], bars[:, 1]) < METRES] if state in LIGHT_COLOURS else ():
-            draw.polygon(pixels(box_corners(bar, *STOP_BAR)), fill=(*LIGHT_COLOURS[state], 235))
+            on(LIGHT_COLOURS[state]).polygon(pixels(box_corners(bar, *STOP_BAR)), fill=235)
     if scene.actor is not None and scene.actor in moment.ids:
         ((x, y),) = pixels(relative(moment.ego, moment.poses[[moment.ids.index(scene.actor)]]))
         reach = scale * RING_M
-        draw.ellipse((x - reach, y - reach, x + reach, y + reach), outline=(*ALARM, 255), width=6)
-    small = layer.reduce(2)
-    return np.asarray(Image.alpha_composite(Image.fromarray(panel).convert("RGBA"), small).convert("RGB"))
+        on(ALARM).ellipse((x - reach, y - reach, x + reach, y + reach), outline=255, width=6)
+    picture = Image.fromarray(panel)
+    for colour, mask in masks.items():
+        picture.paste(colour, mask=mask.reduce(2))
+    return np.asarray(picture)
 
 
 def _labelled(panel: RGB, text: str) -> RGB:

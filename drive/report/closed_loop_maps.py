@@ -25,7 +25,7 @@ PICTURES = "pictures"
 SIDE, MARGIN_M, LEAST_M = 760, 35.0, 160.0  # pixels and least m of the longer side; m about the route
 ROUTE_COLOUR, DRIVEN_COLOUR, END_COLOUR = (250, 214, 92), (40, 120, 255), (30, 200, 120)
 ROWS = 12  # infractions told in words
-COLOURS = 96  # of the palette that the file is written with
+COLOURS = 160  # of the palette that the file is written with
 
 
 def picture_path(out: Path, route: str) -> Path:
@@ -48,10 +48,11 @@ def route_map(route: str, driven: DrivenRoute) -> RGB:
     places = [log.poses[event] for event in (int(np.searchsorted(log.times, at - 1e-6)) for at, _, _ in faults)]
     ground, pixels = _ground(log)
     picture = _drawn(ground, log, pixels, places)
-    lines = [f"{n + 1}   {at:.1f} s   {name}: {message}" for n, (at, name, message) in enumerate(faults[:ROWS])]
+    lines = [f"{n + 1} · {at:.1f} s · {name}: {message}" for n, (at, name, message) in enumerate(faults[:ROWS])]
     lines += [f"and {len(faults) - ROWS} more"] if len(faults) > ROWS else []
-    title = f"route {route}, {record.texts.get('town_name', '')}: {record.status}"
-    under = f"score {record.score_composed:.1f}   completion {record.score_route:.1f} %   penalty {record.score_penalty:.3f}   {record.duration_game:.1f} s"
+    title = f"route {route}, {record.texts.get('town_name', '')}"
+    numbers = f"score {record.score_composed:.1f} · completion {record.score_route:.1f} % · penalty {record.score_penalty:.3f} · {record.duration_game:.1f} s"
+    under = " · ".join(text for text in (record.status, record.scenario, numbers) if text)
     return np.vstack([picture, _words(picture.shape[1], title, [under, *lines])])
 
 
