@@ -20,6 +20,7 @@ from drive.simulators.routes import COMMANDS, Route
 Array = NDArray[np.float64]
 TICKS_PER_MOMENT = 2  # a film has 10 pictures a second
 SEEN_M = 120.0  # m within which others are noted
+LARGEST_M = 40.0  # m, of a box that is drawn
 JPEG_QUALITY = 90
 
 
@@ -134,12 +135,14 @@ class FilmLog:
         """Type, size and middle in the actor's frame; None for what is not drawn."""
         if actor.id not in self._boxes:
             kind = _kind(actor) if actor.id != self._simulator.ego.actor.id else None
-            box = actor.bounding_box if kind is not None else None
-            self._boxes[actor.id] = (
-                None if kind is None or box is None
-                else (kind, 2.0 * np.array([box.extent.x, box.extent.y, box.extent.z]), np.array([box.location.x, -box.location.y, 0.0]))
-            )  # fmt: skip
+            self._boxes[actor.id] = _sized(kind, actor.bounding_box) if kind is not None else None
         return self._boxes[actor.id]
+
+
+def _sized(kind: AgentType, box: Any) -> tuple[AgentType, Array, Array] | None:
+    size, middle = 2.0 * np.array([box.extent.x, box.extent.y, box.extent.z]), np.array([box.location.x, -box.location.y, 0.0])
+    sound = np.isfinite([*size, *middle]).all() and size.max() < LARGEST_M  # CARLA's props have boxes of infinite size at times
+    return (kind, size, middle) if sound else None
 
 
 def _kind(actor: Any) -> AgentType | None:
