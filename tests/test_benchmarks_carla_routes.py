@@ -141,7 +141,7 @@ def cli(*arguments: object) -> list[str]:
 
 def run_cli(*arguments: object, **more: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]), **more}
-    return subprocess.run(cli(*arguments), capture_output=True, text=True, timeout=200, check=False, env=environment)
+    return subprocess.run(cli(*arguments), capture_output=True, text=True, timeout=500, check=False, env=environment)
 
 
 def marked(word: str) -> list[int]:
