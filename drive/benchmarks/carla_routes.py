@@ -263,16 +263,19 @@ def evaluate_routes(
     bar = tqdm(total=len(routes), initial=len(routes) - len(waiting), desc="routes", disable=not progress, dynamic_ncols=True)
     made = (make_planner, where, config, add, show)
     while waiting:
-        suspects = [route for route in waiting if deaths.get(route.id)]  # alone, so that no other is to blame
-        if suspects:
-            left = {route.id for route in _round(suspects, paths, digests, missing, deaths, bar, made, 1)}
-            waiting = [route for route in waiting if not deaths.get(route.id) or route.id in left]
+        others = [route for route in waiting if route.id not in deaths]
+        suspects = [route for route in waiting if route.id in deaths]  # later, and alone, so that no other is to blame
+        if others:
+            waiting = suspects + _round(others, paths, digests, missing, deaths, bar, made, min(workers, len(others)))
         else:
-            waiting = _round(waiting, paths, digests, missing, deaths, bar, made, min(workers, len(waiting)))
+            waiting = _round(suspects, paths, digests, missing, deaths, bar, made, 1)
+        driven = any(path.is_file() for path in paths.values())
+        if not driven and sum(deaths.values()) > 3 * RETRIES * workers:
+            raise DriveError(f"processes that drive routes died {sum(deaths.values())} times and no route was driven: max_routes=1 shows why")
         for route in [route for route in waiting if deaths.get(route.id, 0) > RETRIES]:
             why = f"the process that drives route {route.id} died {deaths[route.id]} times: run it alone to see why"
-            if not any(path.is_file() for path in paths.values()):
-                raise DriveError(why)  # no route was ever driven: it is not this one's fault
+            if not driven:
+                raise DriveError(why)
             tell(why)
             _write(paths[route.id], undriven(route, config, Failure.SIMULATION), digests[route.id])
             waiting.remove(route)
