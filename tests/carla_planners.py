@@ -41,10 +41,52 @@ class Kills(PdmExpert):
         flag = self.folder / ("worker" if (self.folder / "server").exists() else "server")
         if self.asked in (5, 30) and not flag.exists():
             flag.touch()
-            driver = carla_routes._driver
-            assert driver is not None and driver._server is not None and driver._server._process is not None
-            driver._server._process.kill()
-            driver._server._process.wait()
+            kill_server()
             if flag.name == "worker":
                 os._exit(139)
+        return super().plan_privileged(scenes)
+
+
+def kill_server() -> None:
+    """End the server of this worker."""
+    driver = carla_routes._driver
+    if driver is not None and driver._server is not None and driver._server._process is not None:
+        driver._server._process.kill()
+        driver._server._process.wait()
+
+
+class Breaks(PdmExpert):
+    """Ends the server at its second plan on each of its first three drives, unless WELL is in the environment."""
+
+    name = "breaks"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drives, self.asked = 0, 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.drives, self.asked = self.drives + 1, 0
+
+    def plan_privileged(self, scenes):
+        self.asked += 1
+        if self.drives <= 3 and self.asked == 2 and "WELL" not in os.environ:
+            kill_server()
+        return super().plan_privileged(scenes)
+
+
+class Dies(PdmExpert):
+    """Ends its process at the third plan, where it is told to, as a fault of the client would."""
+
+    name = "dies"
+
+    def __init__(self, fatal: int) -> None:
+        super().__init__()
+        self.fatal, self.asked = bool(fatal), 0
+
+    def plan_privileged(self, scenes):
+        self.asked += 1
+        if self.fatal and self.asked == 3:
+            kill_server()
+            os._exit(139)
         return super().plan_privileged(scenes)

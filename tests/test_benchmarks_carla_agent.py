@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from drive.benchmarks.carla_agent import AgentDriver, agent_settings
+from drive.benchmarks.carla_agent import AgentDriver, agent_settings, metric_folder
 from drive.benchmarks.carla_drive import DriveConfig
 from drive.core.errors import ConfigError, DataError
 from drive.core.types import Camera, Command
@@ -59,9 +59,9 @@ def stand_ins(folder: Path) -> Path:
     return folder
 
 
-def side_by_side(*arguments: object) -> dict:
+def side_by_side(*arguments: object, **environment: str) -> dict:
     command = [sys.executable, str(ROOT / "tests/carla_agent_drive.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -98,11 +98,17 @@ def test_the_model_steers_as_in_our_own_loop(version: str):
 @client
 def test_the_entry_file_drives_as_the_evaluators_load_it(tmp_path: Path):
     (stand_ins(tmp_path) / "agent.yaml").write_text("planner: vla\nplanner.mode: fast\nrun_up: 9.0\nlatency: 0.1\nthreads: 1\n")
-    told = side_by_side("alone", tmp_path, 10)
+    told = side_by_side("alone", tmp_path, 10, SAVE_PATH=str(tmp_path / "saved"))
     assert told["ran"] > 40.0 and told["aside"] < 1.0
     assert told["track"] == "SENSORS"
     kinds = ["sensor.camera.rgb", "sensor.speedometer", "sensor.other.imu", "sensor.other.gnss"]
     assert [s["type"] for s in told["sensors"]] == kinds and len({s["id"] for s in told["sensors"]}) == 4
+    moved = json.loads((tmp_path / "saved/RouteScenario_1_rep0/metric_info.json").read_text())
+    assert list(moved) == [str(k) for k in range(200)]  # one for each tick, as Bench2Drive's smoothness counts them
+    fields = {"acceleration", "angular_velocity", "forward_vector", "right_vector", "location", "rotation"}
+    assert all(set(row) == fields and all(len(v) == 3 for v in row.values()) for row in moved.values())
+    first, last = (np.array(moved[k]["location"]) for k in ("0", "199"))
+    assert np.hypot(*(last - first)[:2]) > 30.0
 
 
 @client
@@ -181,3 +187,14 @@ def test_settings_come_from_a_file_a_folder_or_nothing(tmp_path: Path):
             agent_settings(str(file))
     with pytest.raises(ConfigError, match="neither a folder"):
         agent_settings(str(tmp_path / "absent"))
+
+
+def test_the_metrics_go_where_bench2drive_looks(tmp_path: Path):
+    file = tmp_path / "agent+1.yaml"
+    file.write_text("planner: vla\n")
+    first = f"{file}+RouteScenario_1_rep0_Town01_Accident_1_3_01_02_03_04_05"
+    assert metric_folder(f"{first}+RouteScenario_2_rep0", "saved") == Path("saved/RouteScenario_2_rep0")  # names pile up; the last is the present's
+    assert metric_folder(first, "") is None and metric_folder(str(file), "saved") is None and metric_folder("", "saved") is None
+    for wrong in ("agent.yaml+", "agent.yaml+..", "agent.yaml+a/b"):
+        with pytest.raises(ConfigError, match="no name of a folder"):
+            metric_folder(wrong, "saved")

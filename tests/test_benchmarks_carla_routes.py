@@ -18,17 +18,19 @@ import msgpack
 import numpy as np
 import pytest
 from carla_client import REPOSITORY
-from carla_planners import Fails, Kills
+from carla_planners import Dies, Fails, Kills
 
 from drive.benchmarks.carla_drive import DriveConfig
 from drive.benchmarks.carla_routes import Where, evaluate_routes
+from drive.benchmarks.carla_summary import write_summary
 from drive.cli.closed_loop import latency_of, named_routes
 from drive.cli.eval import addressed
 from drive.core.errors import ConfigError, DataError, DriveError
 from drive.core.seeds import numpy_rng
+from drive.metrics.carla_bench2drive import Version
 from drive.metrics.carla_scores import Rule
 from drive.planners.pdm import PdmExpert
-from drive.report.closed_loop import closed_loop_table, route_table
+from drive.report.closed_loop import all_tables
 from drive.simulators.carla_routes import CarlaRoute
 from drive.simulators.routes import sample_route
 from drive.simulators.towns import load_town
@@ -60,7 +62,8 @@ def route_file(routes: list[CarlaRoute], path):
 def drive(out, make_planner: Callable = PdmExpert, routes=None, config=CONFIG, workers=1, where=WHERE):
     routes = short_routes() if routes is None else routes
     result = evaluate_routes(routes, make_planner().name, make_planner, where, config, out, None, workers, progress=False)
-    return result, f"{closed_loop_table([result], 'carla_routes', 'short')}\n\n{route_table(result)}"
+    write_summary(out, result, "short")
+    return result, "\n\n".join(all_tables(result, "carla_routes", "short", Version.V0_0_3))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,16 @@ def test_routes_whose_server_or_worker_is_killed_are_driven_again(usual, tmp_pat
     assert table == usual[2] and len(result.finished) == 2
 
 
+def test_a_worker_that_always_dies_costs_its_route_alone(usual, tmp_path, capfd):
+    drive(tmp_path, partial(Dies, 0), short_routes(1))
+    result, table = drive(tmp_path, partial(Dies, 1), workers=2)
+    assert [f.crashed for f in result.finished] == [False, True]
+    assert "the process that drives route short-1 died 3 times" in capfd.readouterr().err
+    assert "PARTIAL 50.0 %" in table and "Simulation crashed: route short-1" in table
+    with pytest.raises(DriveError, match="died 3 times"):
+        drive(tmp_path / "never", partial(Dies, 1), short_routes(1))
+
+
 def test_planners_that_fail_are_told_and_count_nothing(tmp_path, capfd):
     result, table = drive(tmp_path, Fails, short_routes(4))
     assert [r.status for r in result.records] == ["Failed - Agent crashed"] * 3 + ["Failed - Agent couldn't be set up"]
@@ -126,9 +139,9 @@ def cli(*arguments: object) -> list[str]:
     return [sys.executable, "-c", code, "eval", *map(str, arguments)]
 
 
-def run_cli(*arguments: object) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(cli(*arguments), capture_output=True, text=True, timeout=200, check=False, env=environment)
+def run_cli(*arguments: object, **more: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]), **more}
+    return subprocess.run(cli(*arguments), capture_output=True, text=True, timeout=500, check=False, env=environment)
 
 
 def marked(word: str) -> list[int]:
@@ -161,6 +174,39 @@ def test_a_killed_run_goes_on_where_it_was(usual, tmp_path):
     assert again.returncode == 0, again.stderr
     assert (out / "table.md").read_text().splitlines()[2:-1] == usual[2].splitlines()[1:]
     assert all((out / "routes" / name).stat().st_mtime_ns == at for name, at in first.items())
+
+
+def test_two_runs_print_the_same_and_films_change_nothing(tmp_path):
+    routes, out = route_file(short_routes(2), tmp_path / "routes.xml"), tmp_path / "out"
+    given = ["benchmark=bench2drive_ds", "planner=expert", f"routes={routes}", "seed=3", "vehicles=8", "walkers=4"]
+    first, second = run_cli(*given), run_cli(*given, f"out={out}", "videos=all")
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert first.stdout == second.stdout and first.stdout.count("short-") == 2
+    assert "comfort %" in first.stdout and "Traffic Signs" in first.stdout and "times real time" in first.stderr
+    filed = sorted(path.relative_to(out).as_posix() for path in (out / "videos").rglob("*.mp4"))
+    assert [path.split("_")[0] for path in filed] == ["videos/clean/short-0", "videos/clean/short-1"]
+    assert all((out / path).with_suffix(".jpg").is_file() for path in filed)
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == ["short-0.png", "short-1.png"]
+    page = (out / "report.html").read_text()
+    assert all(f'href="{path}"' in page for path in filed) and page.count("data:image/png;base64,") == 2
+    told = json.loads((out / "results.json").read_text())["drive"]
+    assert told["coverage"] == 1.0 and 0.0 <= told["scores"]["comfort"]["value"] <= 1.0 and set(told["routes"]) == {"short-0", "short-1"}
+    assert json.loads((out / "merged.json").read_text())["eval num"] == 2
+
+
+def test_routes_that_crash_every_time_are_told_and_driven_again(tmp_path):
+    routes, out = route_file(short_routes(2), tmp_path / "routes.xml"), tmp_path / "out"
+    given = ["benchmark=leaderboard2_ds", "planner=custom", "planner.target=carla_planners:Breaks", f"routes={routes}", "vehicles=0", "walkers=0", f"out={out}"]
+    crashed = run_cli(*given, "timeout=5")
+    assert crashed.returncode == 1 and "Traceback" not in crashed.stderr, crashed.stderr
+    assert "coverage: 1 of 2 routes driven, 1 crashed; they count 0" in crashed.stdout and "PARTIAL 50.0 %" in crashed.stdout
+    assert "Simulation crashed: route short-0: in each of 3 tries" in crashed.stdout and "Failed - Simulation crashed" in crashed.stdout
+    assert json.loads((out / "results.json").read_text())["entry_status"] == "Crashed"
+    kept = (out / "routes/short-1.json").stat().st_mtime_ns
+    again = run_cli(*given, WELL="yes")
+    assert again.returncode == 0 and "100 %" in again.stdout and "crashed" not in again.stdout, again.stderr
+    assert json.loads((out / "results.json").read_text())["entry_status"] == "Finished"
+    assert (out / "routes/short-1.json").stat().st_mtime_ns == kept
 
 
 def test_a_missing_town_lowers_the_coverage(usual, tmp_path):

@@ -70,6 +70,19 @@ class AgentDriver:
             simulator.look()
 
 
+def metric_folder(agent_config: str, save_path: str) -> Path | None:
+    """Where Bench2Drive's tools look for a route's metric_info.json: SAVE_PATH/<save_name>, the name being what its evaluator appended last.
+
+    None where the evaluator appends none, as the leaderboard's own does not, or no SAVE_PATH is set. Raises ConfigError on a name that is none.
+    """
+    _, plus, name = agent_config.rpartition("+")
+    if not plus or not save_path or Path(agent_config).exists():
+        return None
+    if not name or name == ".." or Path(name).name != name:
+        raise ConfigError(f"--agent-config {agent_config}: {name!r} behind the last + is no name of a folder")
+    return Path(save_path).expanduser() / name
+
+
 def agent_settings(path: str) -> list[str]:
     """The `key=value` settings of drive eval in an evaluator's --agent-config: empty, a checkpoint or run folder, or a YAML file of settings.
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from drive.benchmarks.carla_film import FilmLog, RouteLog
+from drive.benchmarks.carla_motion import MotionLog
 from drive.core.geometry import arc_length, compose, interpolate_poses, project, relative
 from drive.core.protocols import Planner, PrivilegedPlanner
 from drive.core.types import AgentType, Camera, Plan, PlanStatus, Privileged, Tracks, Trajectory
@@ -24,7 +26,7 @@ from drive.metrics.carla_scores import Rule, record_of
 from drive.metrics.carla_signs import StopSign, TrafficLight
 from drive.planners.route_follower import RouteFollower
 from drive.simulators.carla_pid import ControllerKind
-from drive.simulators.carla_route_plan import plan_route
+from drive.simulators.carla_route_plan import junction_share, plan_route
 from drive.simulators.carla_routes import CarlaRoute, WeatherPoint
 from drive.simulators.carla_session import Session
 from drive.simulators.carla_simulator import PLAN_S, CarlaSimulator
@@ -54,22 +56,30 @@ class DriveConfig:
 
 @dataclass(frozen=True)
 class DrivenRoute:
-    """A route's record, and what a table or a film of it needs."""
+    """A route's record, and what a table or pictures of it need."""
 
     record: RouteRecord
     poses: Array  # (T, 3) box middles, world
     plan_seconds: float  # mean wall clock of a plan
     driven_seconds: float  # of the world
     wall_seconds: float
+    comfort: float | None = None  # Bench2Drive's smoothness, 0..1; None where it was not driven
+    junction: float | None = None  # `junction_share` of the route
+    log: RouteLog | None = None
 
 
 def drive_route(
-    session: Session, route: CarlaRoute, planner: Planner | PrivilegedPlanner, config: DriveConfig, add: Callable[..., Any] | None = None
+    session: Session,
+    route: CarlaRoute,
+    planner: Planner | PrivilegedPlanner,
+    config: DriveConfig,
+    add: Callable[..., Any] | None = None,
+    film: bool = False,
 ) -> DrivenRoute:
     """Drive `route` from its start to whatever ends it.
 
     `add(session, town, simulator, route, config)` puts traffic and scenarios into the world: an object with `before_tick()`,
-    `mean_speed()` (m/s, NaN without traffic) and `close()`.
+    `mean_speed()` (m/s, NaN without traffic) and `close()`. `film`: note what a film is drawn from; it changes nothing else.
     Raises DriveError where the town is not there or the route does not fit it.
     """
     start = time.perf_counter()
@@ -87,7 +97,7 @@ def drive_route(
     company = add(session, town, simulator, route, config) if add is not None else None
     gone = False
     try:
-        recording = _Recording(simulator, town, path, company, config)
+        recording = _Recording(simulator, town, path, company, config, FilmLog(simulator) if film else None)
         why, plan_seconds = _drive(simulator, planner, recording, company, route, config)
     except RuntimeError:  # of the carla client
         gone = True
@@ -109,14 +119,30 @@ def drive_route(
         route_length=path.length,
         duration_game=simulator.time_s,
         duration_system=round(time.perf_counter() - start, 3),
-        texts={"town_name": route.town},
+        texts=texts_of(route),
     )
-    return DrivenRoute(record, np.stack(recording.poses), plan_seconds, simulator.time_s, time.perf_counter() - start)
+    poses, wall = np.stack(recording.poses), time.perf_counter() - start
+    log = RouteLog(
+        town.road_map,
+        path,
+        tuple(light.stops for light in town.lights),
+        np.array(recording.times),
+        poses,
+        verdict.events,
+        recording.film.film() if recording.film is not None else None,
+    )
+    return DrivenRoute(record, poses, plan_seconds, simulator.time_s, wall, recording.motion.comfort(), junction_share(path), log)
+
+
+def texts_of(route: CarlaRoute) -> dict[str, str]:
+    """What Bench2Drive's records tell of a route beside its scores; its abilities go by the type of the first scenario."""
+    named = {"scenario_name": f"{route.scenarios[0].type}_1"} if route.scenarios else {}
+    return {**named, "town_name": route.town}
 
 
 def undriven(route: CarlaRoute, config: DriveConfig, failure: Failure) -> DrivenRoute:
     """A route that counts 0."""
-    record = record_of(f"RouteScenario_{route.id}_rep0", (), 0.0, config.rule, failure=failure, texts={"town_name": route.town})
+    record = record_of(f"RouteScenario_{route.id}_rep0", (), 0.0, config.rule, failure=failure, texts=texts_of(route))
     return DrivenRoute(record, np.zeros((0, 3)), 0.0, 0.0, 0.0)
 
 
@@ -128,8 +154,9 @@ def tell(line: str) -> None:
 class _Recording:
     """What the judge asks for, tick by tick; and the judge of what ends a route, asked live."""
 
-    def __init__(self, simulator: CarlaSimulator, town: ClientTown, path: Route, company: Any, config: DriveConfig) -> None:
-        self.simulator, self.town, self.company = simulator, town, company
+    def __init__(self, simulator: CarlaSimulator, town: ClientTown, path: Route, company: Any, config: DriveConfig, film: FilmLog | None) -> None:
+        self.simulator, self.town, self.company, self.film = simulator, town, company, film
+        self.motion = MotionLog()
         self.watch = EndWatch(path.path, config.rule)
         self.times: list[float] = []
         self.poses: list[Array] = []
@@ -152,7 +179,11 @@ class _Recording:
         self.velocities.append(np.array([velocity.x, -velocity.y]))
         self.limits.append(limit)
         self.traffic.append(self.company.mean_speed() if self.company is not None else np.nan)
-        self.red.append([light.actor.get_state().name == RED for light in self.town.lights])
+        lights = tuple(light.actor.get_state().name for light in self.town.lights)
+        self.red.append([state == RED for state in lights])
+        self.motion.note(ego.actor)
+        if self.film is not None:
+            self.film.tick(lights)
         while ego.collisions:
             frame, other, type_id, _ = ego.collisions.popleft()
             tick = min(max(frame - self._first_frame, 0), len(self.times) - 1)
@@ -239,6 +270,8 @@ def _drive(simulator: CarlaSimulator, planner: Any, recording: _Recording, compa
     while not over:
         set_weather(simulator.session, route.weather, recording.watch.percent)
         plan, latency = chooser.next()
+        if recording.film is not None:
+            recording.film.plan(plan, latency)
         if plan.trajectory is None:
             return plan.reasoning or plan.status.value, chooser.mean_seconds
         for _ in simulator.follow(plan, latency):

@@ -7,7 +7,7 @@ values), and Bench2Drive's merged.json (records without their index, by route id
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,12 @@ def read_results(path: str | Path) -> tuple[RouteRecord, ...]:
     return tuple(record_from_json(record, f"{path}, record {number}") for number, record in enumerate(records))
 
 
-def write_results(path: str | Path, records: Sequence[RouteRecord], routes: int, sensors: Sequence[str] = ()) -> Path:
+def write_results(
+    path: str | Path, records: Sequence[RouteRecord], routes: int, sensors: Sequence[str] = (), more: Mapping[str, Any] | None = None
+) -> Path:
     """Write the official layout, with the aggregate over `routes` scheduled routes; atomically, so that a killed run leaves a whole file.
 
-    The entry is Finished only when every scheduled route has a record. Raises DataError as `leaderboard_score`.
+    `more` stands under "drive", which official tools do not read. The entry is Finished only when every scheduled route has a record. Raises DataError as `leaderboard_score`.
     """
     score = leaderboard_score(records, routes)
     means = {"score_composed": score.driving_score, "score_route": score.route_completion, "score_penalty": score.infraction_penalty}
@@ -78,7 +80,7 @@ def write_results(path: str | Path, records: Sequence[RouteRecord], routes: int,
         "values": [str(value) for value in (*means.values(), *(score.per_km[kind.value] for _, kind in LABELS))],
         "labels": ["Avg. driving score", "Avg. route completion", "Avg. infraction penalty", *(label for label, _ in LABELS)],
     }
-    return _write(Path(path), data)
+    return _write(Path(path), data if more is None else {**data, "drive": more})
 
 
 def write_merged(path: str | Path, records: Sequence[RouteRecord], routes: int = ROUTES) -> Path:

@@ -1,7 +1,7 @@
 """Closed-loop benchmarks: many routes, each driven in a worker process with a server of its own, or on a server that is there.
 
-Every finished route leaves a file, so that a killed evaluation goes on where it was. A server or client that crashes or hangs is started
-again and its route driven again, RETRIES times; then the route counts as crashed, with 0.
+Every finished route leaves a file, so that a killed evaluation goes on where it was. A server, client or worker that crashes or hangs is
+started again and its route driven again, RETRIES times; then the route counts as crashed, with 0, until the evaluation is run again.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from drive.benchmarks.carla_drive import DriveConfig, DrivenRoute, drive_route, tell, undriven
-from drive.benchmarks.carla_results import write_results
 from drive.core.errors import DataError, DriveError
 from drive.core.files import atomic_write_text
 from drive.metrics.carla_records import Failure, RouteRecord, record_from_json
@@ -51,6 +50,22 @@ class Finished:
     plan_seconds: float
     driven_seconds: float
     wall_seconds: float
+    comfort: float | None  # Bench2Drive's smoothness, 0..1
+    junction: float | None  # share of the route at which its first junction counts as passed
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the simulation crashed in every try: nothing of the planner's, and driven again when asked again."""
+        return self.record.status.endswith(Failure.SIMULATION.value)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A route that cannot be driven."""
+
+    route: str
+    town: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -61,12 +76,35 @@ class ClosedLoop:
     config: DriveConfig
     routes: int
     finished: tuple[Finished, ...]  # in the order of the route file
-    missing: tuple[str, ...] = field(default=())  # routes that could not be driven, and why
+    missing: tuple[Missing, ...] = field(default=())  # in the order of the route file
 
     @property
     def records(self) -> list[RouteRecord]:
-        """Of the routes that were driven."""
+        """Of the routes that were driven, or crashed."""
         return [f.record for f in self.finished]
+
+    @property
+    def crashed(self) -> tuple[Finished, ...]:
+        """Those whose simulation crashed in every try."""
+        return tuple(f for f in self.finished if f.crashed)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the scheduled routes that were driven to an end."""
+        return (len(self.finished) - len(self.crashed)) / max(self.routes, 1)
+
+
+class Show(Protocol):
+    """Draws a route that has been driven; pickled to the workers."""
+
+    @property
+    def film(self) -> bool:
+        """Whether `DrivenRoute.log.film` is wanted."""
+        ...
+
+    def draw(self, route: CarlaRoute, driven: DrivenRoute) -> None:
+        """Write its pictures."""
+        ...
 
 
 class _Absent(DriveError):
@@ -80,9 +118,9 @@ class _Unreachable(DriveError):
 class _Driver:
     """A worker's server, session and planner, made when first needed and again after a crash."""
 
-    def __init__(self, make_planner: Callable[[], Any], where: Where, config: DriveConfig, add: Callable[..., Any] | None) -> None:
+    def __init__(self, make_planner: Callable[[], Any], where: Where, config: DriveConfig, add: Callable[..., Any] | None, show: Show | None) -> None:
         self._planner = make_planner()
-        self._where, self._config, self._add = where, config, add
+        self._where, self._config, self._add, self._show = where, config, add, show
         self._server: ServerProcess | None = None
         self._session: Session | None = None
         self._met = False  # whether there ever was a server
@@ -94,7 +132,7 @@ class _Driver:
                 session = self._connected()
                 if route.town not in session.towns():
                     raise _Absent(f"route {route.id}: the server has no town {route.town}; it has {', '.join(session.towns())}")
-                return drive_route(session, route, self._planner, self._config, self._add)
+                return drive_route(session, route, self._planner, self._config, self._add, self._show is not None and self._show.film)
             except (DataError, _Absent) as error:
                 raise _Absent(f"route {route.id}: {str(error).removeprefix(f'route {route.id}: ')}") from error
             except _Unreachable:
@@ -104,6 +142,15 @@ class _Driver:
                 if attempt == RETRIES:
                     return self._crashed(route, str(error))
         raise AssertionError("unreachable")
+
+    def show(self, route: CarlaRoute, driven: DrivenRoute) -> None:
+        """Draw what is asked for. A picture that fails is told and costs no score."""
+        if self._show is None or driven.log is None:
+            return
+        try:
+            self._show.draw(route, driven)
+        except Exception as error:  # hours of driving must not be lost to a full disk or a picture
+            tell(f"route {route.id}: no pictures ({type(error).__name__}: {error})")
 
     def _crashed(self, route: CarlaRoute, why: str) -> DrivenRoute:
         tell(f"route {route.id}: the simulation crashed {RETRIES + 1} times ({why})")
@@ -169,15 +216,15 @@ def _work(route: CarlaRoute, path: Path, digest: str) -> str:
         driven = _driver.drive(route)
     except _Absent as error:
         return str(error)
-    data = {
-        "digest": digest,
-        "record": driven.record.to_json(),
-        "plan_seconds": driven.plan_seconds,
-        "driven_seconds": driven.driven_seconds,
-        "wall_seconds": driven.wall_seconds,
-    }
-    atomic_write_text(path, json.dumps(data, indent=1) + "\n")
+    _driver.show(route, driven)
+    _write(path, driven, digest)
     return ""
+
+
+def _write(path: Path, driven: DrivenRoute, digest: str) -> None:
+    kept = ("plan_seconds", "driven_seconds", "wall_seconds", "comfort", "junction")
+    data = {"digest": digest, "record": driven.record.to_json(), **{name: getattr(driven, name) for name in kept}}
+    atomic_write_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def _stop() -> int:
@@ -196,28 +243,47 @@ def evaluate_routes(
     add: Callable[..., Any] | None = None,
     workers: int = 1,
     progress: bool = True,
+    show: Show | None = None,
 ) -> ClosedLoop:
     """Drive all `routes` with the planner that `make_planner` makes in each worker, as `name`; finished ones of `out` are kept.
 
-    Raises DriveError where there is no server to begin with or workers go on dying, DataError where `out` holds another evaluation.
+    Routes whose simulation crashed are driven again. Raises DriveError where there is no server to begin with or every worker dies,
+    DataError where `out` holds another evaluation.
     """
     if where.host:
         workers = 1
     folder = out / ROUTES
     folder.mkdir(parents=True, exist_ok=True)
     digests = {route.id: _digest(route, name, config) for route in routes}
-    paths = {route.id: folder / f"{_plain(route.id)}.json" for route in routes}
-    waiting = [route for route in routes if _read(paths[route.id], digests[route.id]) is None]
+    paths = {route.id: folder / f"{plain(route.id)}.json" for route in routes}
+    before = {route.id: _read(paths[route.id], digests[route.id]) for route in routes}
+    waiting = [route for route in routes if (found := before[route.id]) is None or found.crashed]
     missing: dict[str, str] = {}
     deaths: dict[str, int] = {}
     bar = tqdm(total=len(routes), initial=len(routes) - len(waiting), desc="routes", disable=not progress, dynamic_ncols=True)
+    made = (make_planner, where, config, add, show)
     while waiting:
-        waiting = _round(waiting, paths, digests, missing, deaths, bar, (make_planner, where, config, add), min(workers, len(waiting)))
+        others = [route for route in waiting if route.id not in deaths]
+        suspects = [route for route in waiting if route.id in deaths]  # later, and alone, so that no other is to blame
+        if others:
+            waiting = suspects + _round(others, paths, digests, missing, deaths, bar, made, min(workers, len(others)))
+        else:
+            waiting = _round(suspects, paths, digests, missing, deaths, bar, made, 1)
+        driven = any(path.is_file() for path in paths.values())
+        if not driven and sum(deaths.values()) > 3 * RETRIES * workers:
+            raise DriveError(f"processes that drive routes died {sum(deaths.values())} times and no route was driven: max_routes=1 shows why")
+        for route in [route for route in waiting if deaths.get(route.id, 0) > RETRIES]:
+            why = f"the process that drives route {route.id} died {deaths[route.id]} times: run it alone to see why"
+            if not driven:
+                raise DriveError(why)
+            tell(why)
+            _write(paths[route.id], undriven(route, config, Failure.SIMULATION), digests[route.id])
+            waiting.remove(route)
+            bar.update()
     bar.close()
-    found = [_read(paths[route.id], digests[route.id]) for route in routes]
-    result = ClosedLoop(name, config, len(routes), tuple(f for f in found if f is not None), tuple(missing[k] for k in sorted(missing)))
-    write_results(out / "results.json", result.records, len(routes))
-    return result
+    found = [_read(paths[route.id], digests[route.id]) for route in routes if route.id not in missing]
+    absent = tuple(Missing(route.id, route.town, missing[route.id]) for route in routes if route.id in missing)
+    return ClosedLoop(name, config, len(routes), tuple(f for f in found if f is not None), absent)
 
 
 def _round(waiting, paths, digests, missing, deaths, bar, made, workers) -> list[CarlaRoute]:
@@ -245,13 +311,11 @@ def _round(waiting, paths, digests, missing, deaths, bar, made, workers) -> list
         except BrokenProcessPool:
             for route in running.values():
                 deaths[route.id] = deaths.get(route.id, 0) + 1
-                if deaths[route.id] > RETRIES:
-                    raise DriveError(f"the process that drives route {route.id} died {deaths[route.id]} times: run it alone to see why") from None
             return left
     return []
 
 
-def _plain(route_id: str) -> str:
+def plain(route_id: str) -> str:
     """A route's id as a file name."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in route_id).lstrip(".") or "_"
 
@@ -272,6 +336,7 @@ def _read(path: Path, digest: str) -> Finished | None:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["digest"] != digest:
             raise DataError(f"{path} is of an evaluation with other settings: choose another out=")
-        return Finished(record_from_json(data["record"], str(path)), data["plan_seconds"], data["driven_seconds"], data["wall_seconds"])
+        seconds = data["plan_seconds"], data["driven_seconds"], data["wall_seconds"]
+        return Finished(record_from_json(data["record"], str(path)), *seconds, data["comfort"], data["junction"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read ({error}): delete it, its route is driven again") from error

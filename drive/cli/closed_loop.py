@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -12,17 +13,18 @@ EMBEDDED = "embedded_"
 
 
 def run_closed_loop(config: dict[str, Any]) -> int:
-    """Drive the routes, print the tables; 0 where every scheduled route was driven."""
+    """Drive the routes, print the tables; 0 where every scheduled route was driven to an end."""
     from drive.benchmarks.carla_company import company
     from drive.benchmarks.carla_drive import DriveConfig
     from drive.benchmarks.carla_routes import Where, evaluate_routes
+    from drive.benchmarks.carla_summary import release, write_summary
     from drive.cli.eval import make_planner
     from drive.cli.schema import require_at_least
-    from drive.cli.train import SHIPPED
     from drive.core.errors import ConfigError
     from drive.core.files import atomic_write_text
     from drive.metrics.carla_scores import Rule
-    from drive.report.closed_loop import closed_loop_table, route_table, timing_line
+    from drive.report.closed_loop import all_tables, timing_line
+    from drive.report.closed_loop_page import Pictures, write_page
 
     require_at_least(config, {"workers": 1, "vehicles": 0, "walkers": 0, "max_routes": 0, "timeout": 1, "port": 1, "run_up": 0, "creep_after": 0}, "settings of eval")
     chosen = named_routes(config["routes"], config["town"], config["max_routes"])
@@ -40,20 +42,32 @@ def run_closed_loop(config: dict[str, Any]) -> int:
     if maps is not None and not maps.is_dir():
         raise ConfigError(f"maps={maps}: there is no such folder")
     where = Where(config["host"] or "", config["port"], maps, float(config["timeout"]))
-    config["checkpoint"] = config["checkpoint"] or SHIPPED
+    videos = videos_of(config["videos"])
     name = make_planner(config).name  # a mistake in the planner's settings is told before a server starts
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(config["out"] or scratch)
-        result = evaluate_routes(chosen, name, partial(make_planner, config), where, drive, out, company, config["workers"])
-        table = closed_loop_table([result], config["benchmark"]["name"], f"{config['routes']}, seed {config['seed']}, controller {config['controller']}")
-        text = f"{table}\n\n{route_table(result)}"
+        show = Pictures(out, videos) if config["out"] else None
+        result = evaluate_routes(chosen, name, partial(make_planner, config), where, drive, out, company, config["workers"], show=show)
+        tables = all_tables(result, config["benchmark"]["name"], f"{config['routes']}, seed {config['seed']}, controller {config['controller']}", release(config["routes"]))
+        text = "\n\n".join(tables)
         print(text)
-        for why in result.missing:
-            print(f"not driven: {why}")
-        print(timing_line(result))
+        print(timing_line(result), file=sys.stderr)  # standard output is the same for every run of one seed
         if config["out"]:
             atomic_write_text(out / "table.md", f"```\n{text}\n```\n")
-    return 0 if len(result.finished) == result.routes else 1
+            write_summary(out, result, config["routes"])
+            print(write_page(out, result, config["benchmark"]["name"], tables), file=sys.stderr)
+    return 0 if result.coverage == 1.0 else 1
+
+
+def videos_of(value: Any) -> Any:
+    """Which routes are filmed; true and false stand for all and none. Raises ConfigError on anything else."""
+    from drive.core.errors import ConfigError
+    from drive.report.closed_loop_page import Videos
+
+    words = {"true": Videos.ALL, "false": Videos.NONE, **{kind.value: kind for kind in Videos}}
+    if str(value).lower() not in words:
+        raise ConfigError(f"videos={value}: give {', '.join(kind.value for kind in Videos)}")
+    return words[str(value).lower()]
 
 
 def named_routes(name: str, town: str | None, most: int, drawn: int = 0, seed: int = 0) -> list[Any]:

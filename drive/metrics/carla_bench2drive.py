@@ -148,6 +148,7 @@ class AbilityScore:
 
     version: Version
     counts: Mapping[str, tuple[int, int]]  # ability -> (passed, counted)
+    shares: Mapping[str, tuple[float, ...]]  # ability -> 0..1 for each record, NaN for those of other abilities
 
     def rate(self, ability: str) -> float:
         """0..1; NaN without routes."""
@@ -169,19 +170,22 @@ def ability_score(records: Sequence[RouteRecord], junctions: Mapping[str, float]
     """
     check_records(records, len(records))
     counts = {name: [0, 0] for name in ABILITIES}
+    shares: dict[str, list[float]] = {name: [] for name in ABILITIES}
     for record in records:
         success = succeeded(record)
         for name, kinds in ABILITIES.items():
+            share = float("nan")
             if record.scenario in kinds:
                 signs = name == "Traffic_Signs"
                 passed = _passed_junction(record, junctions) if signs else False
-                if signs and version is Version.V0_0_3:
-                    counts[name][0] += success + passed
-                    counts[name][1] += 2
-                else:
-                    counts[name][0] += success or passed
-                    counts[name][1] += 1
-    return AbilityScore(version, {name: (passed, counted) for name, (passed, counted) in counts.items()})
+                twice = signs and version is Version.V0_0_3
+                points, weight = (success + passed, 2) if twice else (int(success or passed), 1)
+                counts[name][0] += points
+                counts[name][1] += weight
+                share = points / weight
+            shares[name].append(share)
+    pairs = {name: (passed, counted) for name, (passed, counted) in counts.items()}
+    return AbilityScore(version, pairs, {name: tuple(values) for name, values in shares.items()})
 
 
 def _passed_junction(record: RouteRecord, junctions: Mapping[str, float]) -> bool:

@@ -5,11 +5,13 @@ It stands alone in its folder because the evaluators put that folder first on th
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import Any
 
-from drive.benchmarks.carla_agent import AgentDriver, agent_settings
+from drive.benchmarks.carla_agent import AgentDriver, agent_settings, metric_folder
 from drive.benchmarks.carla_drive import DriveConfig
+from drive.benchmarks.carla_motion import MotionLog
 from drive.cli.closed_loop import controller_named, latency_of
 from drive.cli.config import load_config
 from drive.cli.eval import make_planner
@@ -51,6 +53,8 @@ class DriveAgent(AutonomousAgent):
         self.track = Track.SENSORS
         self._driver = AgentDriver(*_driver_of(tuple(agent_settings(path_to_conf_file or ""))))
         self._begun = False
+        self._metrics = metric_folder(path_to_conf_file or "", os.environ.get("SAVE_PATH", ""))
+        self._motion = MotionLog()
 
     def set_global_plan(self, global_plan_gps: Any, global_plan_world_coord: Any) -> None:
         """The route, before the evaluator thins it out."""
@@ -66,8 +70,12 @@ class DriveAgent(AutonomousAgent):
         if not self._begun:
             self._driver.begin(self._plan, CarlaDataProvider.get_hero_actor(), CarlaDataProvider.get_world())
             self._begun = True
+        if self._metrics is not None:  # for Bench2Drive's tools: the planner does not see it
+            self._motion.note(CarlaDataProvider.get_hero_actor())
         return self._driver.control(input_data)
 
     def destroy(self) -> None:
-        """Let the route go; the planner is kept for the next one."""
+        """Let the route go, with its motion written where Bench2Drive looks for it; the planner is kept for the next one."""
+        if self._metrics is not None and len(self._motion):
+            self._motion.write(self._metrics)
         del self._driver
