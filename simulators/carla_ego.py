@@ -40,6 +40,7 @@ class CarlaEgo:
         self.actor = session.keep(actor)
         world.tick()
         self.measure()
+        self.noise = (0.0, 0.0)  # that a scenario lays on the throttle and the wheel
         self.cameras = cameras
         self._frames: list[queue.Queue] = [queue.Queue() for _ in cameras]
         for camera, frames in zip(cameras, self._frames):
@@ -110,6 +111,8 @@ class CarlaEgo:
 
     def apply(self, throttle: float, steer: float, brake: float) -> None:
         """Pedals 0..1 and wheel -1..1, positive to the left."""
+        if any(self.noise):
+            throttle, steer = min(max(throttle + self.noise[0], 0.0), 1.0), min(max(steer + self.noise[1], -1.0), 1.0)
         self._wheel = steer * self.response.lock(self.speed())
         self.send(self.session.carla.VehicleControl(throttle=throttle, steer=-steer, brake=brake))
 
