@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from drive.core.errors import DataError
@@ -15,7 +17,9 @@ from drive.simulators.towns import load_town, town_names
 from drive.simulators.traffic_graph import build_graph
 
 COUNT, LENGTH, EVERY = 24, (300.0, 600.0), 30  # routes, m, m between keypoints
-PASSED_BESIDE = {"ParkedObstacle": 45.0, "ConstructionObstacle": 65.0}  # stands in the lane; m behind the trigger to its end, with a lane to the left
+PASSED_BESIDE = ("ParkedObstacle", "ConstructionObstacle")  # what stands in the lane: passed in the next lane of the same direction alone
+ROOM_M = (35.0, 20.0)  # m before it and behind its end with that lane and without a junction
+FREE_M = 30.0  # m from the start without a junction: planners that learnt from drives in motion are brought to speed there
 SCENARIOS = (  # one for each route in turn, none for every fourth
     "",
     "HardBreakRoute",
@@ -43,10 +47,12 @@ def embedded_routes(split: str, count: int = COUNT, seed: int = 0) -> RouteSet:
         rng = numpy_rng(seed, "carla-routes", split, k)
         town, kind = towns[k % len(towns)], SCENARIOS[k % len(SCENARIOS)]
         road_map = load_town(town)
-        ways = Ways(road_map, *build_graph(road_map)) if kind else None
+        ways = _ways(town)
+        if kind in PASSED_BESIDE and not _roomy(ways, kind):
+            kind = "HardBreakRoute"
         for _ in range(TRIES):
             route = sample_route(road_map, rng, float(rng.uniform(*LENGTH)))
-            index = _trigger(kind, route, ways, rng) if ways is not None else 0
+            index = None if route.is_connector[route.s < FREE_M].any() else _trigger(kind, route, ways, rng) if kind else 0
             if index is not None:
                 break
         else:
@@ -61,8 +67,22 @@ def embedded_routes(split: str, count: int = COUNT, seed: int = 0) -> RouteSet:
     return RouteSet(f"embedded_{split}", tuple(routes))
 
 
+@lru_cache(maxsize=8)
+def _ways(town: str) -> Ways:
+    road_map = load_town(town)
+    return Ways(road_map, *build_graph(road_map))
+
+
+def _roomy(ways: Ways, kind: str) -> set[str]:
+    """Lanes on which such an obstacle can stand and be passed."""
+    length = KINDS[kind_of(kind) or ""].length_m + sum(ROOM_M)  # type: ignore[attr-defined]
+    return {k for k, lane in ways.road_map.lanes.items() if lane.left_neighbor and not lane.is_connector and lane.length > length}
+
+
 def _trigger(kind: str, route: Route, ways: Ways, rng: np.random.Generator) -> int | None:
     """Path point at which the scenario begins: one drawn, or the nearest one to it with room; None where there is none."""
+    if kind in PASSED_BESIDE and not _roomy(ways, kind).intersection(route.lane_ids):
+        return None
     first, drawn, last = (int(share * len(route)) for share in (TRIGGER[0], rng.uniform(*TRIGGER), TRIGGER[1]))
     places = sorted([drawn, *range(first, last, BETWEEN)], key=lambda k: abs(k - drawn))
     return next((k for k in places if _fits(kind, route, k, ways)), None)
@@ -75,8 +95,11 @@ def _fits(kind: str, route: Route, index: int, ways: Ways) -> bool:
     if route.is_connector[index] or part.fits(spec, route, ways) is not None:
         return False
     if kind in PASSED_BESIDE:
-        beside = [ways.lane_at(route, s + more) for more in (20.0, PASSED_BESIDE[kind])]
-        return all(k is not None and k[0].left_neighbor for k in beside)
+        spot = part.spot(spec, route, ways)  # type: ignore[attr-defined]  # both are obstacles
+        ends = spot - ROOM_M[0], spot + part.length_m + ROOM_M[1]  # type: ignore[attr-defined]
+        lanes = [ways.lane_at(route, end) for end in ends]
+        junction = route.is_connector[(route.s > ends[0]) & (route.s < ends[1])].any()
+        return not junction and all(k is not None and k[0].left_neighbor for k in lanes)
     crossed = ways.crossed(route, s)
     junction = kind in ("SignalizedJunctionLeftTurn", "OppositeVehicleRunningRedLight")
     return not junction or (crossed is not None and crossed[1] - s >= BEFORE_JUNCTION)

@@ -19,8 +19,8 @@ MOST_CARS = 8  # of a flow at a time
 FLOWS_S = 60.0  # s after which a flow runs dry, so that the ego may go
 LONGEST_S = 60.0  # s of a runner
 CLEAR_S = 3.0  # s of red for those who are still in the junction, before a flow starts at a light
-RUNNER_M, RUN_SPEED = (25.0, 55.0), (5.0, 14.0)  # m before its line at which a runner waits; m/s
-COMMITTED_M = 12.0  # m before the meeting place from which it keeps its speed
+RUNNER_M, RUN_SPEED = (25.0, 40.0), 60.0 / 3.6  # m before its line at which a runner waits; m/s (opposite_vehicle_taking_priority.py)
+LEAST_M = 12.0  # m of the ego to the meeting place at which it starts anyway
 
 
 class _Junction(Part):
@@ -44,6 +44,7 @@ class _Flow(_Junction):
 
     lanes: list[int]
     lit: tuple[Lane, list[Lane]] | None = None
+    leave_s = 0.0  # m along the route at which the ego has left the junction
     age = 0.0  # s since it began to move: it ends even where the ego waits for it before the trigger
 
     def open_flow(self, way: Way) -> str | None:
@@ -230,14 +231,15 @@ class RedLightRunner(_Junction):
         self.hold_lights(self.mine, [])
 
     def after_step(self, ego: EgoView, running: bool) -> list[Any]:
-        """It goes so fast that both are at the meeting place at once."""
+        """It starts so that both are at the meeting place at once where the ego does not slow down; then its speed is its own."""
         fleet = self.stage.traffic.fleet
         if not running or self.passed:
             return []
-        rest = self.run_m - self.did
-        if rest > COMMITTED_M:
-            ego_s = (self.meet_s - ego.route_s - ego.vehicle.front_length) / max(float(ego.state[3]), 2.0)
-            self.pace = float(np.clip(rest / max(ego_s, 0.5), *RUN_SPEED)) if ego_s < rest / RUN_SPEED[0] else 0.0
+        if not self.pace:
+            rest = self.meet_s - ego.route_s - ego.vehicle.rear_to_center
+            if rest > LEAST_M and rest / max(float(ego.state[3]), 0.1) > self.run_m / RUN_SPEED:
+                return []
+            self.pace = fleet.speed[self.row] = RUN_SPEED
         before = float(fleet.x[self.row]), float(fleet.y[self.row])
         self.stage.drive(self.row, self.pace, self.dt)
         self.did += float(np.hypot(fleet.x[self.row] - before[0], fleet.y[self.row] - before[1]))

@@ -20,6 +20,7 @@ SPEED, MOST = 7.0, 5  # m/s and number at a time of those who invade
 CLEAR_S = 1.0  # s between two looks for traffic in their lane
 EMERGENCY_S, FASTER, BEHIND_M = 12.0, 15.0, 15.0  # s of its drive, m/s above the ego's speed, m behind (yield_to_emergency_vehicle.py)
 LONGEST_EMERGENCY = 7.0  # m, so that it keeps to its lane
+ROOM_M = 60.0  # m of route behind the trigger
 BACK_M = (0.0, 6.0, 12.0, 20.0)  # m further behind where it may stand as well
 PUDDLES_M, PUDDLE_REACH, PUDDLE, SIDES = (14.0, 48.0, 74.0), 2.0, "static.prop.dirtdebris01", (-0.6, 0.8, 0.2)  # control_loss.py
 THROTTLE, WHEEL, LOSS_M = (0.03, 0.01), (0.055, 0.015), 110.0  # mean and spread of the noise; m of road
@@ -105,6 +106,8 @@ class EmergencyVehicle(Part):
         found = ways.lane_at(route, spec.trigger_s)
         if found is None or not (found[0].left_neighbor or found[0].right_neighbor):
             return "no second lane of the same direction into which the ego could make way"
+        if ways.lane_at(route, spec.trigger_s + ROOM_M) is None:
+            return f"the route ends within {ROOM_M:g} m behind the trigger"
         if ways.lane_at(route, spec.trigger_s - spec.number("distance", BEHIND_M)) is None:
             return "the route begins too late for a vehicle behind the trigger"
         return None

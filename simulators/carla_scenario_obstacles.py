@@ -27,7 +27,7 @@ BLOCKER_M, NEAR_M, WAIT_S = 7.0, 13.0, 10.0  # m behind a junction; m of the ego
 DOOR_S, DOOR_M, DOOR_PROP = 3.0, 10.0, "static.prop.streetsign"  # s or m of the ego at which it opens (vehicle_opens_door.py); what it is made of
 DOOR_REACH, DOOR_THICK, DOOR_AHEAD, BESIDE = 1.0, 0.2, 0.6, 1.0  # m of the door, m ahead of its car's middle, m of that from the lane's border
 PAST_DOOR_M = 20.0  # m behind the car with the door at which the ego has passed it
-SHARE = 0.45  # of the lane's width that the works take
+SHARE = 0.9  # of the lane's width that the works take: who goes on has to leave it
 
 
 class _Obstacle(Part):
@@ -77,7 +77,7 @@ class ParkedObstacle(_Obstacle):
 
 
 class Construction(_Obstacle):
-    """Cones that narrow the lane from its right: a taper, then a row along the works."""
+    """Cones that close the lane from its right: a taper, then a row along the works."""
 
     length_m = TAPER_M + WORKS_M
 

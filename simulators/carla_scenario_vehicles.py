@@ -73,7 +73,16 @@ class HardBrake(_Paced):
         return None
 
     def place(self, ego: EgoView) -> str | None:
-        """A new car ahead, or the traffic's own."""
+        """The traffic's own car ahead, or a new one; where there is room for neither, the traffic makes some."""
+        if self._followed() is not None:
+            return None
+        if (why := self._put(ego)) is not None:
+            self.stage.clear_way(ego, ego.route_s + PLACES_M[-1])
+            why = self._put(ego)
+        return why
+
+    def _put(self, ego: EgoView) -> str | None:
+        """A new car ahead; why there is none, None where there is."""
         for ahead in PLACES_M:
             found = self.stage.lane_at(ego, ego.route_s + ahead)
             if found is None:
@@ -84,10 +93,7 @@ class HardBrake(_Paced):
                 self.row = self.stage.car(self.stage.traffic.lane_index[lane.id], s, speed, plan=self.stage.way(ego, lane.id))
                 if self.row is not None:
                     return None
-        follows = self._followed()
-        if follows is None:
-            return f"no car ahead of the ego, and no free place {PLACES_M[0]:g} to {PLACES_M[-1]:g} m ahead of it"
-        return None
+        return f"no car ahead of the ego, and no free place {PLACES_M[0]:g} to {PLACES_M[-1]:g} m ahead of it"
 
     def _followed(self) -> int | None:
         """The traffic's car that the ego follows now."""

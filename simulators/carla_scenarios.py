@@ -27,7 +27,7 @@ from drive.simulators.carla_scenario_vehicles import CutIn, HardBrake
 from drive.simulators.carla_traffic import CarlaTraffic, EgoView
 from drive.simulators.routes import Route
 
-__all__ = ["KINDS", "NO_ACTORS", "NOT_PLAYED", "Emergency", "Event", "Phase", "ScenarioRunner", "ScenarioSpec", "kind_of", "specs_on_route"]
+__all__ = ["KINDS", "NOT_PLAYED", "NO_ACTORS", "Emergency", "Event", "Phase", "ScenarioRunner", "ScenarioSpec", "kind_of", "specs_on_route"]
 
 Array = NDArray[np.float64]
 AHEAD_M = 80.0  # m before its trigger at which a scenario's actors appear
