@@ -25,6 +25,8 @@ IMAGE_WAIT_S = 20.0
 class CarlaEgo:
     """One car with its cameras; poses are of the rear axle, right-handed."""
 
+    noise = (0.0, 0.0)  # that a scenario lays on the throttle and, positive to the left, on the wheel
+
     def __init__(self, session: Session, pose_world: Array, cameras: tuple[Camera, ...], image_every_s: float, height: float = 0.0) -> None:
         """`pose_world` (3,); `height` of the road there, m. Raises DriveError where there is no room."""
         self.session = session
@@ -40,7 +42,6 @@ class CarlaEgo:
         self.actor = session.keep(actor)
         world.tick()
         self.measure()
-        self.noise = (0.0, 0.0)  # that a scenario lays on the throttle and the wheel
         self.cameras = cameras
         self._frames: list[queue.Queue] = [queue.Queue() for _ in cameras]
         for camera, frames in zip(cameras, self._frames):

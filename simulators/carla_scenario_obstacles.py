@@ -21,6 +21,7 @@ CONES = (  # what marks works, in the order of preference
     *("static.prop.constructioncone", "static.prop.trafficcone01", "static.prop.trafficcone02", "static.prop.streetbarrier"),
     "static.prop.warningconstruction",
 )
+BOARD, BOARD_M = "static.prop.trafficwarning", 3.0  # that announces them, m before the first cone
 TAPER_M, WORKS_M, CONE_M = 10.0, 12.0, 2.0  # m along the lane: of the taper, of the works, between cones
 TRIES_M = (0.0, 8.0, -8.0, 16.0, 24.0, 32.0)  # m from where the file wants it at which an obstacle may stand
 BLOCKER_M, NEAR_M, WAIT_S = 7.0, 13.0, 10.0  # m behind a junction; m of the ego to it, and s after that, at which it goes (blocked_intersection.py)
@@ -77,7 +78,7 @@ class ParkedObstacle(_Obstacle):
 
 
 class Construction(_Obstacle):
-    """Cones that close the lane from its right: a taper, then a row along the works."""
+    """A board, and behind it cones that close the lane from its right: a taper, then a row along the works."""
 
     length_m = TAPER_M + WORKS_M
 
@@ -93,6 +94,8 @@ class Construction(_Obstacle):
         self.stage.clear_way(ego, at + TAPER_M + WORKS_M)
         self.poses = cone_poses(self.stage, ego, at)
         placed = self.stage.things_at(cone, self.poses)
+        if BOARD in library:
+            self.stage.things_at(BOARD, self.stage.pose(ego, at - BOARD_M)[None])
         if placed < len(self.poses):
             return f"only {placed} of {len(self.poses)} cones found room"
         middle, half = self.stage.pose(ego, at + (TAPER_M + WORKS_M) / 2.0), self._half(ego, at)
@@ -162,7 +165,7 @@ class OpenDoor(_Obstacle):
         found = None if at is None else self.stage.lane_at(ego, at)
         if at is None or found is None:
             return self.fits(self.spec, ego.route, self.stage.ways)
-        kinds = [k for k in self.stage.kinds("has_dynamic_doors", "true") if k.length < 5.5]
+        kinds = [k for k in self.stage.kinds("has_dynamic_doors", True) if k.length < 5.5]
         if not kinds:
             return "this server's library has no cars with doors"
         kind = kinds[int(self.stage.rng.integers(len(kinds)))]

@@ -60,10 +60,15 @@ class Stage:
 
     # actors
 
-    def kinds(self, attribute: str, value: str) -> tuple[VehicleKind, ...]:
+    def kinds(self, attribute: str, value: str | bool) -> tuple[VehicleKind, ...]:
         """The library's vehicles of which an attribute has this value, by name; empty where it has none."""
+
+        def has(blueprint: Any) -> bool:
+            found = blueprint.get_attribute(attribute) if blueprint.has_attribute(attribute) else None
+            return found is not None and (found.as_bool() if isinstance(value, bool) else found.as_str()) == value
+
         library = sorted(self.session.world.get_blueprint_library().filter("vehicle.*"), key=lambda b: b.id)
-        return measure(self.session, [b for b in library if b.has_attribute(attribute) and b.get_attribute(attribute).as_str() == value])
+        return measure(self.session, [b for b in library if has(b)])
 
     def car(
         self,
