@@ -26,7 +26,7 @@ TAPER_M, WORKS_M, CONE_M = 10.0, 12.0, 2.0  # m along the lane: of the taper, of
 TRIES_M = (0.0, 8.0, -8.0, 16.0, 24.0, 32.0)  # m from where the file wants it at which an obstacle may stand
 BLOCKER_M, NEAR_M, WAIT_S = 7.0, 13.0, 10.0  # m behind a junction; m of the ego to it, and s after that, at which it goes (blocked_intersection.py)
 DOOR_S, DOOR_M, DOOR_PROP = 3.0, 10.0, "static.prop.streetsign"  # s or m of the ego at which it opens (vehicle_opens_door.py); what it is made of
-DOOR_REACH, DOOR_THICK, DOOR_AHEAD, BESIDE = 1.0, 0.2, 0.6, 1.0  # m of the door, m ahead of its car's middle, m of that from the lane's border
+DOOR_REACH, DOOR_THICK, DOOR_AHEAD, BESIDE = 1.0, 0.2, 0.6, 1.3  # m of the door, m ahead of its car's middle, m of that from the lane's border
 PAST_DOOR_M = 20.0  # m behind the car with the door at which the ego has passed it
 SHARE = 0.9  # of the lane's width that the works take: who goes on has to leave it
 

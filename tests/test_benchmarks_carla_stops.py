@@ -58,14 +58,14 @@ def test_a_bar_stands_behind_the_sign_until_the_car_has_stood_there():
 
 
 def test_standing_elsewhere_does_not_count():
-    simulator, town, at = approach([20.0, 40.0, 58.0], [8.0, 0.0, 3.0])
+    simulator, town, _ = approach([20.0, 40.0, 58.0], [8.0, 0.0, 3.0])
     assert len(stops_ahead(simulator, town)) == 1
 
 
 def test_signs_behind_and_beside_are_not_meant():
-    simulator, town, at = approach([20.0, 64.0 + 3.3 + 4.0], [8.0, 8.0])
+    simulator, town, _ = approach([20.0, 64.0 + 3.3 + 4.0], [8.0, 8.0])
     assert stops_ahead(simulator, town) == []
-    simulator, town, at = approach([20.0, 25.0], [8.0, 8.0], shift=6.0)
+    simulator, town, _ = approach([20.0, 25.0], [8.0, 8.0], shift=6.0)
     assert stops_ahead(simulator, town) == []
 
 
