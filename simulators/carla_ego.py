@@ -25,6 +25,8 @@ IMAGE_WAIT_S = 20.0
 class CarlaEgo:
     """One car with its cameras; poses are of the rear axle, right-handed."""
 
+    noise = (0.0, 0.0)  # that a scenario lays on the throttle and, positive to the left, on the wheel
+
     def __init__(self, session: Session, pose_world: Array, cameras: tuple[Camera, ...], image_every_s: float, height: float = 0.0) -> None:
         """`pose_world` (3,); `height` of the road there, m. Raises DriveError where there is no room."""
         self.session = session
@@ -110,6 +112,8 @@ class CarlaEgo:
 
     def apply(self, throttle: float, steer: float, brake: float) -> None:
         """Pedals 0..1 and wheel -1..1, positive to the left."""
+        if any(self.noise):
+            throttle, steer = min(max(throttle + self.noise[0], 0.0), 1.0), min(max(steer + self.noise[1], -1.0), 1.0)
         self._wheel = steer * self.response.lock(self.speed())
         self.send(self.session.carla.VehicleControl(throttle=throttle, steer=-steer, brake=brake))
 

@@ -6,72 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from drive.core.geometry import wrap_angle
 from drive.core.roadmap import Lane
-from drive.simulators.carla_scenario_part import Part
+from drive.simulators.carla_scenario_part import Part, ScenarioSpec
+from drive.simulators.carla_scenario_ways import AHEAD_M, LEAVE_M, Way, Ways
 from drive.simulators.carla_traffic import EgoView
-from drive.simulators.traffic_fleet import EXTERNAL, PLAN
+from drive.simulators.routes import Route
+from drive.simulators.traffic_fleet import EXTERNAL
 
-APPROACH_M = 70.0  # m before the junction at which a flow begins, where its road is as long
-SHORTEST_M = 18.0  # m of approach that a flow needs
-LEAVE_M = 25.0  # m behind the junction at which its cars go
 FLOW_SPEED, FLOW_GAP = 8.0, (15.0, 28.0)  # m/s; m between cars
 SLOW_SPEED = 5.0  # m/s of the traffic into which MergerIntoSlowTraffic merges
 MOST_CARS = 8  # of a flow at a time
-LONGEST_S = 60.0
+FLOWS_S = 60.0  # s after which a flow runs dry, so that the ego may go
+LONGEST_S = 60.0  # s of a runner
 CLEAR_S = 3.0  # s of red for those who are still in the junction, before a flow starts at a light
-OPPOSITE, ACROSS = np.radians(140.0), (np.radians(50.0), np.radians(130.0))  # between the entries of two connectors
-RUNNER_M, RUN_SPEED = (25.0, 55.0), (5.0, 14.0)  # m before its line at which a runner waits; m/s
-COMMITTED_M = 12.0  # m before the meeting place from which it keeps its speed
-AHEAD_M = 120.0  # m behind the trigger within which the junction must lie
+RUNNER_M, RUN_SPEED = (25.0, 40.0), 60.0 / 3.6  # m before its line at which a runner waits; m/s (opposite_vehicle_taking_priority.py)
+LEAST_M = 12.0  # m of the ego to the meeting place at which it starts anyway
 
 
 class _Junction(Part):
     """Of the ego's way through the next junction, and the ways of others."""
-
-    def connector(self, ego: EgoView) -> Lane | None:
-        """The ego's first connector behind the trigger that meets others."""
-        route, graph = ego.route, self.stage.traffic.graph
-        near = (route.s > self.spec.trigger_s - 2.0) & (route.s < self.spec.trigger_s + AHEAD_M) & route.is_connector
-        for point in np.flatnonzero(near):
-            lane = self.stage.road_map.lanes[route.lane_id(int(point))]
-            k = self.stage.traffic.lane_index[lane.id]
-            if graph.conf_first[k + 1] > graph.conf_first[k]:
-                self.enter_s, self.leave_s = float(route.s[point]), float(route.s[point]) + lane.length
-                return lane
-        return None
-
-    def rivals(self, mine: Lane) -> list[Lane]:
-        """Lanes that conflict with `mine`."""
-        graph, index = self.stage.traffic.graph, self.stage.traffic.lane_index
-        k = index[mine.id]
-        names = self.stage.traffic.lane_ids
-        return [self.stage.road_map.lanes[names[j]] for j in graph.conf_lane[graph.conf_first[k] : graph.conf_first[k + 1]]]
-
-    def approach(self, lane: Lane, length: float) -> list[str]:
-        """Lanes that lead to `lane`, first one first, of at least `length` m together or as far as the junction before."""
-        lanes, ids, reached, at = self.stage.road_map.lanes, [], 0.0, lane
-        while reached < length and len(ids) < PLAN - 4:
-            before = [lanes[k] for k in at.predecessors if k in lanes and k not in ids and k != lane.id]
-            before = [k for k in before if not k.is_connector]
-            if not before:
-                break
-            at = max(before, key=lambda k: (k.length, k.id))
-            ids.insert(0, at.id)
-            reached += at.length
-        return ids
-
-    def path(self, rival: Lane) -> list[int] | None:
-        """Indices of the lanes to, through and behind `rival`; None where the approach is too short."""
-        lanes, index = self.stage.road_map.lanes, self.stage.traffic.lane_index
-        ids = self.approach(rival, APPROACH_M)
-        self.approach_m = sum(lanes[k].length for k in ids)
-        after = [k for k in rival.successors if k in lanes]
-        if self.approach_m < SHORTEST_M or not after:
-            return None
-        ids += [rival.id, after[0], *[k for k in lanes[after[0]].successors if k in lanes][:1]]
-        self.sink_m = self.approach_m + rival.length + LEAVE_M
-        return [index[k] for k in ids[:PLAN]]
 
     def hold_lights(self, mine: Lane, others: list[Lane]) -> None:
         """Green for the ego and for `others` (the same approach as their neighbours), red for the rest, until `close`."""
@@ -91,14 +44,12 @@ class _Flow(_Junction):
 
     lanes: list[int]
     lit: tuple[Lane, list[Lane]] | None = None
+    leave_s = 0.0  # m along the route at which the ego has left the junction
     age = 0.0  # s since it began to move: it ends even where the ego waits for it before the trigger
 
-    def open_flow(self, ego: EgoView, rival: Lane) -> str | None:
-        """Cars along the way through `rival`, up to its line; why not, None where there are some."""
-        found = self.path(rival)
-        if found is None:
-            return f"the way to lane {rival.id} is shorter than {SHORTEST_M:g} m"
-        self.lanes = found
+    def open_flow(self, way: Way) -> str | None:
+        """Cars along a way, up to its line; why not, None where there are some."""
+        self.lanes, self.approach_m, self.sink_m = list(way.lanes), way.approach_m, way.sink_m
         self.made: dict[int, float] = {}  # row: m driven at its start
         low, high = (float(self.spec.values.get(f"source_dist_interval.{k}", d)) for k, d in zip(("from", "to"), FLOW_GAP))
         slow = self.spec.type.startswith("MergerIntoSlowTraffic")
@@ -155,63 +106,69 @@ class _Flow(_Junction):
         last = min((self.driven(row) for row in self.made), default=self.sink_m)
         self.age += self.dt
         room = last > self.next_gap + 3.0 and len(self.made) < MOST_CARS
-        if room and self.age < LONGEST_S and self._add(3.0):
+        if room and self.age < FLOWS_S and self._add(3.0):
             self.next_gap = float(self.stage.rng.uniform(*self.gaps))
         return commands
 
     def over(self, ego: EgoView) -> bool:
         """See Part."""
-        return ego.route_s > self.leave_s + 10.0 or self.seconds > LONGEST_S
+        return ego.route_s > self.leave_s + 10.0
 
 
 class CrossingFlow(_Flow):
     """Cars straight on from the opposite side, against which the ego turns; where there are lights, both have green."""
 
+    @classmethod
+    def fits(cls, spec: ScenarioSpec, route: Route, ways: Ways) -> str | None:
+        """See Part."""
+        found = ways.crossed(route, spec.trigger_s)
+        if found is None:
+            return f"no junction with other traffic within {AHEAD_M:g} m behind the trigger"
+        facing = ways.facing(found[0])
+        if not facing:
+            return "nobody comes straight from the opposite side of the junction across the ego's way"
+        return None if any(ways.through(k) for k in facing) else "the road on the opposite side is too short"
+
     def place(self, ego: EgoView) -> str | None:
         """See Part."""
-        mine = self.connector(ego)
-        if mine is None:
-            return f"no junction with other traffic within {AHEAD_M:g} m behind the trigger"
-        facing = [k for k in self.rivals(mine) if _turn(mine, k) > OPPOSITE and k.turn == "straight"]
-        for rival in facing:
-            why = self.open_flow(ego, rival)
-            if why is None:
-                self.light(mine, rival)
-                return None
-        return why if facing else "nobody comes straight from the opposite side of the junction across the ego's way"
+        why, ways = self.fits(self.spec, ego.route, self.stage.ways), self.stage.ways
+        found = ways.crossed(ego.route, self.spec.trigger_s)
+        if found is None:
+            return why
+        mine, enter = found
+        self.leave_s = enter + mine.length
+        for rival in ways.facing(mine):
+            way = ways.through(rival)
+            if way is not None:
+                why = self.open_flow(way)
+                if why is None:
+                    self.light(mine, rival)
+                    return None
+        return why
 
 
 class MergingFlow(_Flow):
     """Cars in the lane into which the ego turns, merges or changes."""
 
+    @classmethod
+    def fits(cls, spec: ScenarioSpec, route: Route, ways: Ways) -> str | None:
+        """See Part."""
+        found = ways.joined(route, spec.trigger_s)
+        if not found:
+            return "the route joins no other lane behind the trigger"
+        return None if any(ways.through(k) for _, k, _ in found) else "the way of the others is too short for a flow"
+
     def place(self, ego: EgoView) -> str | None:
         """See Part."""
-        why = "the route joins no other lane behind the trigger"
-        for mine, rival, leave in self._joined(ego):
-            self.leave_s = leave
-            found = self.open_flow(ego, rival)
-            if found is None:
-                self.light(mine, rival)
-                return None
-            why = found
+        why, ways = self.fits(self.spec, ego.route, self.stage.ways), self.stage.ways
+        for mine, rival, leave in ways.joined(ego.route, self.spec.trigger_s):
+            self.leave_s, way = leave, ways.through(rival)
+            if way is not None:
+                why = self.open_flow(way)
+                if why is None:
+                    self.light(mine, rival)
+                    return None
         return why
-
-    def _joined(self, ego: EgoView) -> list[tuple[Lane, Lane, float]]:
-        """(the route's lane, another that leads to the same place, m along the route behind it), and the lanes to which it changes."""
-        route, lanes, found = ego.route, self.stage.road_map.lanes, []
-        points = np.flatnonzero((route.s > self.spec.trigger_s) & (route.s < self.spec.trigger_s + AHEAD_M))
-        for point in points[1:]:
-            a, b = int(route.lane_index[point - 1]), int(route.lane_index[point])
-            if a == b:
-                continue
-            before, here = lanes[route.lane_ids[a]], lanes[route.lane_ids[b]]
-            if before.id not in here.predecessors:  # a lane change
-                found.append((before, here, float(route.s[point]) + 30.0))
-            others = [lanes[k] for k in here.predecessors if k != before.id and k in lanes]
-            others = [k for k in others if not set(k.predecessors) & set(before.predecessors)]
-            others.sort(key=lambda k: (k.turn != "straight", k.id))
-            found += [(before, k, float(route.s[point]) + 20.0) for k in others]
-        return found
 
 
 class RedLightRunner(_Junction):
@@ -220,32 +177,35 @@ class RedLightRunner(_Junction):
     row = 0
     passed = False
 
+    @classmethod
+    def fits(cls, spec: ScenarioSpec, route: Route, ways: Ways) -> str | None:
+        """See Part."""
+        found = ways.crossed(route, spec.trigger_s)
+        if found is None:
+            return f"no junction with other traffic within {AHEAD_M:g} m behind the trigger"
+        if not (across := ways.across(found[0], spec.values.get("direction", ""))):
+            return "nobody crosses the ego's way in the junction"
+        return None if any(long_enough(ways.through(k)) for k in across) else f"the roads across are shorter than {RUNNER_M[0]:g} m"
+
     def place(self, ego: EgoView) -> str | None:
         """See Part."""
-        mine = self.connector(ego)
-        if mine is None:
-            return f"no junction with other traffic within {AHEAD_M:g} m behind the trigger"
-        self.mine = mine
-        why = "nobody crosses the ego's way in the junction"
-        wanted = self.spec.values.get("direction", "")
-        for rival in sorted(self.rivals(mine), key=lambda k: (_side(mine, k) != wanted, k.turn != "straight", k.id)):
-            if not ACROSS[0] < _turn(mine, rival) < ACROSS[1] and _side(mine, rival) != wanted:
-                continue
-            lanes = self.path(rival)
-            if lanes is None or self.approach_m < RUNNER_M[0]:
-                why = f"the roads across are shorter than {RUNNER_M[0]:g} m"
-                continue
-            if self._wait(lanes, rival):
-                return None
-            why = "others stand where the car would come from"
-        return why
+        why, ways = self.fits(self.spec, ego.route, self.stage.ways), self.stage.ways
+        found = ways.crossed(ego.route, self.spec.trigger_s)
+        if why is not None or found is None:
+            return why
+        self.mine, self.enter_s = found
+        for rival in ways.across(self.mine, self.spec.values.get("direction", "")):
+            way = ways.through(rival)
+            if way is not None and long_enough(way):
+                self.approach_m = way.approach_m
+                if self._wait(list(way.lanes), rival):
+                    return None
+        return "others stand where the car would come from"
 
     def _wait(self, lanes: list[int], rival: Lane) -> bool:
         """Put the car where nobody stands between it and the junction."""
         graph, fleet = self.stage.traffic.graph, self.stage.traffic.fleet
-        back = float(self.stage.rng.uniform(RUNNER_M[0], min(RUNNER_M[1], self.approach_m - 3.0))) if self.approach_m > RUNNER_M[0] + 3.0 else 0.0
-        if back == 0.0:
-            return False
+        back = float(self.stage.rng.uniform(RUNNER_M[0], min(RUNNER_M[1], self.approach_m - 3.0)))
         k, s = 0, self.approach_m - back
         while s > graph.length[lanes[k]]:
             s -= float(graph.length[lanes[k]])
@@ -271,14 +231,15 @@ class RedLightRunner(_Junction):
         self.hold_lights(self.mine, [])
 
     def after_step(self, ego: EgoView, running: bool) -> list[Any]:
-        """It goes so fast that both are at the meeting place at once."""
+        """It starts so that both are at the meeting place at once where the ego does not slow down; then its speed is its own."""
         fleet = self.stage.traffic.fleet
         if not running or self.passed:
             return []
-        rest = self.run_m - self.did
-        if rest > COMMITTED_M:
-            ego_s = (self.meet_s - ego.route_s - ego.vehicle.front_length) / max(float(ego.state[3]), 2.0)
-            self.pace = float(np.clip(rest / max(ego_s, 0.5), *RUN_SPEED)) if ego_s < rest / RUN_SPEED[0] else 0.0
+        if not self.pace:
+            rest = self.meet_s - ego.route_s - ego.vehicle.rear_to_center
+            if rest > LEAST_M and rest / max(float(ego.state[3]), 0.1) > self.run_m / RUN_SPEED:
+                return []
+            self.pace = fleet.speed[self.row] = RUN_SPEED
         before = float(fleet.x[self.row]), float(fleet.y[self.row])
         self.stage.drive(self.row, self.pace, self.dt)
         self.did += float(np.hypot(fleet.x[self.row] - before[0], fleet.y[self.row] - before[1]))
@@ -292,12 +253,6 @@ class RedLightRunner(_Junction):
         return self.passed or self.seconds > LONGEST_S
 
 
-def _turn(a: Lane, b: Lane) -> float:
-    """rad between the headings at which two connectors begin."""
-    return abs(float(wrap_angle(b.centerline[0, 2] - a.centerline[0, 2])))
-
-
-def _side(a: Lane, b: Lane) -> str:
-    """Where who takes `b` comes from, as seen by who takes `a`: "left", "right" or "opposite"."""
-    turn = float(wrap_angle(b.centerline[0, 2] - a.centerline[0, 2]))
-    return "opposite" if abs(turn) > OPPOSITE else "right" if turn > 0.0 else "left"
+def long_enough(way: Way | None) -> bool:
+    """Whether a runner can come along it."""
+    return way is not None and way.approach_m > RUNNER_M[0] + 3.0

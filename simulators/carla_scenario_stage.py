@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drive.core.geometry import interpolate_poses
 from drive.core.roadmap import Lane
+from drive.simulators.carla_scenario_ways import Ways
 from drive.simulators.carla_traffic import CarlaTraffic, EgoView, way_from
-from drive.simulators.carla_traffic_actors import to_carla
+from drive.simulators.carla_traffic_actors import VehicleKind, measure, to_carla
 from drive.simulators.carla_walkers import MIDDLE, show_walker
 from drive.simulators.traffic_fleet import DRIVEN, EXTERNAL, NO_LANE, PARKED, PLAN
-from drive.simulators.traffic_kernels import project_on
 from drive.simulators.traffic_path import advance
 
 Array = NDArray[np.float64]
@@ -31,24 +30,22 @@ class Stage:
         self.surroundings, self.rng = surroundings, rng
         self.traffic, self.session = surroundings.traffic, surroundings.session
         self.road_map = surroundings.road_map
+        self.ways = Ways(self.road_map, self.traffic.graph, self.traffic.lane_index)
         self.cars: list[int] = []
         self.people: dict[int, Any] = {}  # row: actor
         self.things: list[int] = []  # actor ids
         self._blocks: list[int] = []  # rows that stand for things
+        self._aside: dict[int, tuple[float, float]] = {}  # row: m by which it drives beside its lane's middle, along x and y
 
     # places
 
     def pose(self, ego: EgoView, s: float) -> Array:
         """(3,) of the route `s` m along it."""
-        return interpolate_poses(ego.route.s, ego.route.path, np.array([s]))[0]
+        return self.ways.pose(ego.route, s)
 
     def lane_at(self, ego: EgoView, s: float) -> tuple[Lane, float] | None:
         """The route's lane `s` m along it, and how far along that lane; None beyond the route's ends."""
-        if not 0.0 <= s < ego.route.length:
-            return None
-        lane = self.road_map.lanes[ego.route.lane_id(int(np.searchsorted(ego.route.s, s)))]
-        x, y, _ = self.pose(ego, s)
-        return lane, float(project_on(self.traffic.graph, self.traffic.lane_index[lane.id], x, y)[0])
+        return self.ways.lane_at(ego.route, s)
 
     def way(self, ego: EgoView, lane: str) -> list[int]:
         """Lane indices of the route from its lane `lane` on, for a car that follows it."""
@@ -63,10 +60,30 @@ class Stage:
 
     # actors
 
-    def car(self, lane: int, s: float, speed: float, mode: int = DRIVEN, offset: float = 0.0, plan: list[int] | None = None) -> int | None:
-        """A car on the lane with this index; its row, None where there is no room."""
+    def kinds(self, attribute: str, value: str | bool) -> tuple[VehicleKind, ...]:
+        """The library's vehicles of which an attribute has this value, by name; empty where it has none."""
+
+        def has(blueprint: Any) -> bool:
+            found = blueprint.get_attribute(attribute) if blueprint.has_attribute(attribute) else None
+            return found is not None and (found.as_bool() if isinstance(value, bool) else found.as_str()) == value
+
+        library = sorted(self.session.world.get_blueprint_library().filter("vehicle.*"), key=lambda b: b.id)
+        return measure(self.session, [b for b in library if has(b)])
+
+    def car(
+        self,
+        lane: int,
+        s: float,
+        speed: float,
+        mode: int = DRIVEN,
+        offset: float = 0.0,
+        plan: list[int] | None = None,
+        kind: VehicleKind | None = None,
+        close: bool = False,
+    ) -> int | None:
+        """A car on the lane with this index, of a `kind` or any; its row, None where there is no room. `close`: others may be near."""
         traffic, kinds = self.traffic, self.surroundings.kinds
-        free = traffic.is_free(lane, s, speed) if mode != PARKED else True
+        free = close or mode == PARKED or traffic.is_free(lane, s, speed)
         row = self.surroundings.take() if free else None
         if row is None:
             return None
@@ -80,19 +97,45 @@ class Stage:
             fleet.x[row], fleet.y[row] = fleet.x[row] - d * offset, fleet.y[row] + c * offset
         if plan:
             traffic.set_plan(row, plan)
-        kind = kinds[int(self.rng.integers(len(kinds)))]
+        kind = kind or kinds[int(self.rng.integers(len(kinds)))]
         if self.surroundings.mirror.spawn([row], [kind], self.rng, "scenario"):
             self.surroundings.give_back(row)
             return None
         self.cars.append(row)
         return row
 
-    def drive(self, row: int, speed: float, dt: float) -> None:
-        """Advance a car of mode EXTERNAL along its plan towards `speed` m/s; it heeds no light and no right of way, but whom it follows.
+    def glider(self, kind: VehicleKind, x: float, y: float, heading: float) -> int | None:
+        """A vehicle that `glide` moves, off the lanes too, at a right-handed place; its row, None where there is no room."""
+        graph = self.traffic.graph
+        at = int(np.argmin(np.hypot(graph.x - x, graph.y - y)))
+        lane = int(np.searchsorted(graph.first, at, side="right")) - 1
+        row = self.surroundings.take()
+        if row is None:
+            return None
+        self.traffic.fleet.mode[row] = PARKED
+        self.traffic.move(row, lane, float((at - graph.first[lane]) * graph.gap[lane]), 0.0)
+        self.glide(row, x, y, heading, 0.0)
+        if self.surroundings.mirror.spawn([row], [kind], self.rng, "scenario"):
+            self.surroundings.give_back(row)
+            return None
+        self.cars.append(row)
+        return row
 
-        The ego counts where it drives the same way: whoever crosses before it is hit.
+    def glide(self, row: int, x: float, y: float, heading: float, speed: float) -> None:
+        """Put a glider where it is now, with its speed in m/s along its heading."""
+        fleet = self.traffic.fleet
+        fleet.x[row], fleet.y[row], fleet.speed[row] = x, y, speed
+        fleet.heading[row] = fleet.course[row] = heading
+
+    def drive(self, row: int, speed: float, dt: float, aside: float = 0.0) -> None:
+        """Advance a car of mode EXTERNAL along its plan towards `speed` m/s, `aside` m left of its lane's middle.
+
+        It heeds no light and no right of way, but whom it follows. The ego counts where it drives the same way: whoever crosses before
+        it is hit.
         """
         fleet = self.traffic.fleet
+        was = self._aside.get(row, (0.0, 0.0))
+        fleet.x[row], fleet.y[row] = fleet.x[row] - was[0], fleet.y[row] - was[1]
         v, gap, ahead = float(fleet.speed[row]), float(fleet.gap[row]), int(fleet.ahead[row])
         accel = float(np.clip((speed - v) / 0.5, -BRAKE, PUSH))
         if ahead > 0 or (ahead == 0 and np.cos(fleet.heading[0] - fleet.heading[row]) > FOLLOWS):
@@ -102,6 +145,9 @@ class Stage:
         fleet.mode[row] = DRIVEN
         advance(self.traffic.graph, fleet, row, accel, dt)
         fleet.mode[row] = EXTERNAL
+        if aside:
+            self._aside[row] = -aside * np.sin(fleet.heading[row]), aside * np.cos(fleet.heading[row])
+            fleet.x[row], fleet.y[row] = fleet.x[row] + self._aside[row][0], fleet.y[row] + self._aside[row][1]
         if fleet.need[row] != NO_LANE and fleet.need_ahead[row] < CLAIM_M:  # who waits there lets it pass
             fleet.granted[row] = fleet.need[row]
 
@@ -164,15 +210,28 @@ class Stage:
             gap = np.hypot(ego.route.path[:, 0] - fleet.x[row], ego.route.path[:, 1] - fleet.y[row])
             at = int(np.argmin(gap))
             if gap[at] < 2.0 and ego.route_s < ego.route.s[at] < s + 12.0:
-                spot = around.spot(self.rng, around.settings.hidden_m, around.settings.radius_m)
-                if spot is not None:
-                    self.traffic.move(row, *spot)
-                else:
-                    fleet.active[row] = False
+                self.send_away(row)
+
+    def clear_lane(self, lane: int, low: float, high: float) -> None:
+        """Take the traffic's cars between `low` and `high` m of a lane elsewhere."""
+        fleet, cars = self.traffic.fleet, self.surroundings.cars
+        there = fleet.active[cars] & (fleet.plan[cars, 0] == lane) & (fleet.s[cars] > low) & (fleet.s[cars] < high)
+        for row in cars[there].tolist():
+            self.send_away(row)
+
+    def send_away(self, row: int) -> None:
+        """Bring a car of the traffic back in where the ego does not see it, or not at all."""
+        around = self.surroundings
+        spot = around.spot(self.rng, around.settings.hidden_m, around.settings.radius_m)
+        if spot is not None:
+            self.traffic.move(row, *spot)
+        else:
+            self.traffic.fleet.active[row] = False
 
     def remove(self, row: int) -> list[Any]:
         """The commands that take one car away."""
         self.cars.remove(row)
+        self._aside.pop(row, None)
         commands = self.surroundings.mirror.destroy([row])
         self.surroundings.give_back(row)
         return commands

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from drive.simulators.carla_scenario_part import Part
+from drive.simulators.carla_scenario_part import Part, ScenarioSpec
+from drive.simulators.carla_scenario_ways import Ways
 from drive.simulators.carla_traffic import EgoView
+from drive.simulators.routes import Route
 from drive.simulators.traffic_fleet import DRIVEN, PARKED, UNSET
 from drive.simulators.traffic_graph import Graph
 from drive.simulators.traffic_path import extend_plan
@@ -16,6 +18,7 @@ PLACES_M = (30.0, 36.0, 42.0, 50.0, 60.0, 72.0)  # m ahead of the ego at which a
 ADOPT_M = 45.0  # m within which the traffic's own car ahead of the ego is taken
 PACE_M, PACE_S = 6.0, 1.2  # m and s ahead of the ego at which a car waits for its part
 BRAKE, HELD_S = 7.0, 4.0  # m/s^2 of the hard brake, s of standing after it
+BRAKING_M = 45.0  # m of road on which it brakes
 GONE_M = 60.0  # m from the ego at which a car may be taken away
 LONGEST_S = 25.0  # s after which a scenario ends anyway
 VERGE = 0.9  # m from the lane's border to the middle of a parked car
@@ -60,8 +63,26 @@ class _Paced(Part):
 class HardBrake(_Paced):
     """The car ahead brakes as hard as it can, stands for a while, and drives on."""
 
+    stood = 0.0
+
+    @classmethod
+    def fits(cls, spec: ScenarioSpec, route: Route, ways: Ways) -> str | None:
+        """See Part."""
+        if ways.plain(route, spec.trigger_s, BRAKING_M, (0.0,)) is None:
+            return f"no {BRAKING_M:g} m of road without a junction behind the trigger"
+        return None
+
     def place(self, ego: EgoView) -> str | None:
-        """The traffic's own car ahead, or a new one."""
+        """The traffic's own car ahead, or a new one; where there is room for neither, the traffic makes some."""
+        if self._followed() is not None:
+            return None
+        if (why := self._put(ego)) is not None:
+            self.stage.clear_way(ego, ego.route_s + PLACES_M[-1])
+            why = self._put(ego)
+        return why
+
+    def _put(self, ego: EgoView) -> str | None:
+        """A new car ahead; why there is none, None where there is."""
         for ahead in PLACES_M:
             found = self.stage.lane_at(ego, ego.route_s + ahead)
             if found is None:
@@ -72,24 +93,30 @@ class HardBrake(_Paced):
                 self.row = self.stage.car(self.stage.traffic.lane_index[lane.id], s, speed, plan=self.stage.way(ego, lane.id))
                 if self.row is not None:
                     return None
-        return f"no free place {PLACES_M[0]:g} to {PLACES_M[-1]:g} m ahead of the ego"
+        return f"no car ahead of the ego, and no free place {PLACES_M[0]:g} to {PLACES_M[-1]:g} m ahead of it"
+
+    def _followed(self) -> int | None:
+        """The traffic's car that the ego follows now."""
+        fleet, stage = self.stage.traffic.fleet, self.stage
+        follows = int(fleet.ahead[0])
+        return follows if follows in stage.surroundings.cars and fleet.gap[0] < ADOPT_M else None
 
     def before_step(self, ego: EgoView, running: bool) -> list[Any]:
         """See Part."""
-        fleet = self.stage.traffic.fleet
-        if not running:
+        if self.row is None:
+            self.row = self._followed() if running else None
+        elif not running:
             self.pace(ego)
-        elif self.row is not None and self.seconds < LONGEST_S:
+        elif self.seconds < LONGEST_S:
             self._brake(self.row)
         else:
             self.release()
-        return super().before_step(ego, running) if fleet.active[self.row or 0] else []
+        return super().before_step(ego, running)
 
     def begin(self, ego: EgoView) -> None:
         """It is the car that the ego follows now that brakes."""
-        fleet, stage = self.stage.traffic.fleet, self.stage
-        follows, self.stood = int(fleet.ahead[0]), 0.0
-        if follows in stage.surroundings.cars and fleet.gap[0] < ADOPT_M:
+        follows = self._followed()
+        if follows is not None:
             self.release()
             self.row = follows
 
@@ -109,6 +136,29 @@ class CutIn(_Paced):
 
     parked = False
     begun = False
+
+    @classmethod
+    def fits(cls, spec: ScenarioSpec, route: Route, ways: Ways) -> str | None:
+        """See Part."""
+        here, then = ways.lane_at(route, spec.trigger_s - PACE_M), ways.lane_at(route, spec.trigger_s + PLACES_M[0])
+        sides = [getattr(k[0], side) for side in ("left_neighbor", "right_neighbor") for k in (here, then) if here and then and k]
+        beside = len(sides) == 4 and (all(sides[:2]) or all(sides[2:]))
+        if spec.type != "ParkingCutIn" and beside:
+            return None
+        if spec.type != "HighwayCutIn" and any(cls.kerb(spec, route, ways)):
+            return None
+        return "no lane beside the route" if spec.type == "HighwayCutIn" else "neither a lane beside the route nor a free kerb"
+
+    @classmethod
+    def kerb(cls, spec: ScenarioSpec, route: Route, ways: Ways) -> list[float]:
+        """m along the route of places at whose kerb a car may park and from which it may pull out."""
+        first = spec.trigger_s + spec.number("distance", 30.0)
+        found = [(first + extra, ways.lane_at(route, first + extra)) for extra in (0.0, 8.0, 16.0, -8.0, 24.0)]
+        return [
+            s
+            for s, at in found
+            if at is not None and not at[0].is_connector and not at[0].right_neighbor and at[0].length - at[1] >= PULL_OUT_M + 4.0
+        ]
 
     def place(self, ego: EgoView) -> str | None:
         """See Part."""
@@ -142,18 +192,16 @@ class CutIn(_Paced):
         return False
 
     def _park(self, ego: EgoView) -> str | None:
-        distance = self.number("distance", 30.0)
-        for extra in (0.0, 8.0, 16.0, -8.0, 24.0):
-            found = self.stage.lane_at(ego, self.spec.trigger_s + distance + extra)
-            if found is None or found[0].is_connector or found[0].right_neighbor or found[0].length - found[1] < PULL_OUT_M + 4.0:
-                continue
+        for place_s in self.kerb(self.spec, ego.route, self.stage.ways):
+            found = self.stage.lane_at(ego, place_s)
+            assert found is not None
             lane, s = found
             k = int(np.searchsorted(lane.s, s)) - 1
             half = float(np.hypot(*(lane.left[k] - lane.right[k]))) / 2.0
             index = self.stage.traffic.lane_index[lane.id]
             self.row = self.stage.car(index, s, 0.0, mode=PARKED, offset=-(half + VERGE))
             if self.row is not None:
-                self.parked, self.place_s = True, self.spec.trigger_s + distance + extra
+                self.parked, self.place_s = True, place_s
                 return None
         return "neither a lane beside the route nor a free kerb"
 

@@ -16,31 +16,43 @@ from numpy.typing import NDArray
 
 from drive.core.geometry import wrap_angle
 from drive.core.seeds import numpy_rng
-from drive.simulators.carla_scenario_crossing import PedestrianCrossing
+from drive.simulators.carla_scenario_bicycles import BicycleFlow, SideHazard
+from drive.simulators.carla_scenario_crossing import BicycleCrossing, Crossing
 from drive.simulators.carla_scenario_flows import CrossingFlow, MergingFlow, RedLightRunner
-from drive.simulators.carla_scenario_obstacles import Construction, ParkedObstacle
+from drive.simulators.carla_scenario_lanes import ControlLoss, EmergencyVehicle, InvadingFlow
+from drive.simulators.carla_scenario_obstacles import BlockedExit, Construction, OpenDoor, ParkedObstacle
 from drive.simulators.carla_scenario_part import Part, ScenarioSpec
 from drive.simulators.carla_scenario_stage import Stage
 from drive.simulators.carla_scenario_vehicles import CutIn, HardBrake
 from drive.simulators.carla_traffic import CarlaTraffic, EgoView
 from drive.simulators.routes import Route
 
-__all__ = ["KINDS", "NO_ACTORS", "Event", "Phase", "ScenarioRunner", "ScenarioSpec", "kind_of", "specs_on_route"]
+__all__ = ["KINDS", "NOT_PLAYED", "NO_ACTORS", "Emergency", "Event", "Phase", "ScenarioRunner", "ScenarioSpec", "kind_of", "specs_on_route"]
 
 Array = NDArray[np.float64]
 AHEAD_M = 80.0  # m before its trigger at which a scenario's actors appear
 TRIGGER_M = 2.0  # m before the trigger point at which it acts, scenario_runner's threshold
+RETRY_S = 0.5  # s after which a place without room is looked at again
+TIMEOUT_S = 240.0  # s after its trigger at which a scenario of TIMED times out, in scenario_runner
 OFF_ROUTE_M = 8.0  # m from the route beyond which a trigger point belongs to another one
 
 KINDS: dict[str, type[Part]] = {
     "hard_brake": HardBrake,
     "cut_in": CutIn,
-    "pedestrian_crossing": PedestrianCrossing,
+    "pedestrian_crossing": Crossing,
     "parked_obstacle": ParkedObstacle,
     "opposite_traffic": CrossingFlow,
     "red_light_runner": RedLightRunner,
     "construction": Construction,
     "merging": MergingFlow,
+    "bicycle_crossing": BicycleCrossing,
+    "bicycle_flow": BicycleFlow,
+    "side_hazard": SideHazard,
+    "blocked_exit": BlockedExit,
+    "open_door": OpenDoor,
+    "invading_flow": InvadingFlow,
+    "emergency_vehicle": EmergencyVehicle,
+    "control_loss": ControlLoss,
 }
 TYPES = {  # of leaderboard 2.0 and Bench2Drive
     "HardBreakRoute": "hard_brake",
@@ -71,7 +83,25 @@ TYPES = {  # of leaderboard 2.0 and Bench2Drive
     "MergerIntoSlowTraffic": "merging",
     "MergerIntoSlowTrafficV2": "merging",
     "HighwayExit": "merging",
+    "VehicleTurningRoute": "bicycle_crossing",
+    "CrossingBicycleFlow": "bicycle_flow",
+    "HazardAtSideLane": "side_hazard",
+    "HazardAtSideLaneTwoWays": "side_hazard",
+    "BlockedIntersection": "blocked_exit",
+    "VehicleOpensDoorTwoWays": "open_door",
+    "InvadingTurn": "invading_flow",
+    "YieldToEmergencyVehicle": "emergency_vehicle",
+    "ControlLoss": "control_loss",
 }
+NOT_PLAYED = {"ParkingExit": "the car would have to start on a parking lane, and drive's maps have driving lanes only"}
+UNTIMED = frozenset(  # without ScenarioTimeout in scenario_runner
+    {
+        *("HardBreakRoute", "HighwayCutIn", "StaticCutIn", "ParkingCutIn", "DynamicObjectCrossing", "PedestrianCrossing"),
+        *("ParkingCrossingPedestrian", "VehicleTurningRoutePedestrian", "VehicleTurningRoute", "ControlLoss"),
+        *("OppositeVehicleRunningRedLight", "OppositeVehicleTakingPriority", "YieldToEmergencyVehicle"),
+    }
+)
+TIMED = frozenset(TYPES) - UNTIMED
 NO_ACTORS = frozenset(  # the route itself is the task: lights, signs, lane changes
     {
         "PriorityAtJunction",
@@ -106,6 +136,14 @@ class Event:
     type: str
     phase: Phase
     why: str = ""
+
+
+@dataclass
+class Emergency:
+    """An emergency vehicle behind the ego."""
+
+    row: int  # of the traffic
+    going: bool = True  # until its scenario ends
 
 
 class Listed(Protocol):
@@ -147,6 +185,7 @@ class _Running:
     phase: Phase
     part: Part | None = None
     stage: Stage | None = None
+    look_again: int = 0  # tick from which a place without room is looked at again
 
 
 class ScenarioRunner:
@@ -154,6 +193,9 @@ class ScenarioRunner:
 
     def __init__(self, specs: Sequence[ScenarioSpec], seed: int) -> None:
         self.events: list[Event] = []
+        self.noise = (0.0, 0.0)  # on the ego's throttle and wheel, this tick
+        self.emergencies: list[Emergency] = []
+        self.timeouts = 0  # scenarios that have timed out
         self._seed, self._tick = seed, 0
         self._all = [_Running(spec, Phase.WAITING) for spec in specs]
 
@@ -178,29 +220,50 @@ class ScenarioRunner:
             if item.spec.type in NO_ACTORS:
                 self._to(item, Phase.NO_ACTORS)
             elif kind_of(item.spec.type) is None:
-                self._to(item, Phase.UNKNOWN, "no kind of ours plays this type")
+                self._to(item, Phase.UNKNOWN, NOT_PLAYED.get(item.spec.type, "no kind of ours plays this type"))
 
     def before_step(self, ego: EgoView) -> list[Any]:
         """Place, trigger and end; then each part's own orders."""
         commands: list[Any] = []
+        self.noise = (0.0, 0.0)
         for item in self._all:
             at = item.spec.trigger_s
-            if item.phase == Phase.WAITING and ego.route_s > at - AHEAD_M:
-                self._place(item, ego)
+            if item.phase == Phase.WAITING and ego.route_s > at - AHEAD_M and self._tick >= item.look_again:
+                self._place(item, ego, ego.route_s > at - TRIGGER_M)
             if item.phase == Phase.PLACED and ego.route_s > at - TRIGGER_M and item.part:
                 item.part.begin(ego)
                 self._to(item, Phase.RUNNING)
+                if item.part.emergency is not None:
+                    self.emergencies.append(Emergency(item.part.emergency))
             if item.phase in (Phase.PLACED, Phase.RUNNING) and item.part and item.stage:
                 item.stage.sense()
                 commands += item.part.before_step(ego, item.phase == Phase.RUNNING)
-                if item.phase == Phase.RUNNING and item.part.over(ego):
-                    commands += item.part.close()
-                    commands += item.stage.close()
-                    self._to(item, Phase.ENDED)
+                self.noise = (self.noise[0] + item.part.noise[0], self.noise[1] + item.part.noise[1])
+                if item.phase == Phase.RUNNING:
+                    commands += self._end(item, ego)
         self._tick += 1
         return commands
 
-    def _place(self, item: _Running, ego: EgoView) -> None:
+    def _end(self, item: _Running, ego: EgoView) -> list[Any]:
+        """The commands that take a running scenario away where it is over, or where its time is."""
+        assert item.part is not None and item.stage is not None
+        late = item.spec.type in TIMED and item.part.seconds > TIMEOUT_S
+        if not late and not item.part.over(ego):
+            return []
+        self.timeouts += late
+        for emergency in self.emergencies:
+            emergency.going = emergency.going and emergency.row != item.part.emergency
+        self._to(item, Phase.ENDED, "timed out" if late else "")
+        return item.part.close() + item.stage.close()
+
+    @property
+    def watched(self) -> tuple[bool, bool]:
+        """Whether the judge looks for a blocked car, and for one on the wrong side of the road: scenarios switch both off."""
+        types = [item.spec.type for item in self._all if item.phase == Phase.RUNNING]
+        return not TIMED.intersection(types), not any(name.endswith("TwoWays") for name in types)
+
+    def _place(self, item: _Running, ego: EgoView, last: bool) -> None:
+        """Put its actors up; where there is no room, try again later, until it is the `last` time."""
         kind = kind_of(item.spec.type)
         if kind is None:
             return
@@ -212,7 +275,9 @@ class ScenarioRunner:
             self._to(item, Phase.PLACED)
             return
         self._traffic.session.client.apply_batch_sync(item.stage.close(), False)
-        self._to(item, Phase.NO_ROOM, why)
+        item.look_again = self._tick + round(RETRY_S / self._traffic.session.dt)
+        if last:
+            self._to(item, Phase.NO_ROOM, why)
 
     def after_step(self, ego: EgoView) -> list[Any]:
         """What parts move themselves."""

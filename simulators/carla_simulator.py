@@ -23,6 +23,7 @@ PLAN_S = 0.5  # s between plans and between camera frames
 FRAMES = 4  # of a camera that a planner sees
 VIEW_BACK, VIEW_AHEAD = 20.0, 180.0  # m of route in `privileged`
 SEEN_M = 100.0  # m within which others are told
+LOW_M = 0.3  # m below which a thing on the road is driven over
 
 
 class CarlaSimulator:
@@ -125,16 +126,18 @@ class CarlaSimulator:
         )
 
     def others(self) -> Tracks:
-        """Vehicles and walkers within SEEN_M of the ego, one step."""
+        """Vehicles, walkers and things that stand up within SEEN_M of the ego, one step."""
         ids, types, sizes, poses, velocities = [], [], [], [], []
         snapshot = self.session.world.get_snapshot()
         for actor in self.session.world.get_actors():
-            if actor.id == self.ego.actor.id or not actor.type_id.startswith(("vehicle.", "walker.")):
+            if actor.id == self.ego.actor.id or not actor.type_id.startswith(("vehicle.", "walker.", "static.prop.")):
                 continue
             seen = snapshot.find(actor.id)
             if seen is None:
                 continue
             kind, size, middle = self._box(actor)
+            if size[2] < LOW_M:
+                continue
             transform, velocity = seen.get_transform(), seen.get_velocity()
             pose = np.array([transform.location.x, -transform.location.y, -np.radians(transform.rotation.yaw)])
             if np.hypot(*(pose[:2] - self.state[:2])) > SEEN_M:
@@ -157,7 +160,7 @@ class CarlaSimulator:
     def _box(self, actor: Any) -> tuple[AgentType, Array, Array]:
         if actor.id not in self._boxes:
             box = actor.bounding_box
-            kind = AgentType.PEDESTRIAN if actor.type_id.startswith("walker.") else AgentType.VEHICLE
+            kind = {"walker": AgentType.PEDESTRIAN, "static": AgentType.BARRIER}.get(actor.type_id.split(".")[0], AgentType.VEHICLE)
             if actor.attributes.get("number_of_wheels") == "2":
                 kind = AgentType.BICYCLE
             size = 2.0 * np.array([box.extent.x, box.extent.y, box.extent.z])

@@ -39,26 +39,25 @@ class VehicleKind:
 
 
 def measure_kinds(session: Session) -> tuple[VehicleKind, ...]:
-    """Cars of the library that fit into lanes, by name. Each is spawned high above, read back and destroyed before a tick sees it.
+    """Cars of the library that fit into lanes, by name. Raises DriveError where there is none."""
+    library = [b for b in sorted(session.world.get_blueprint_library().filter("vehicle.*"), key=lambda b: b.id) if _wheels(b) == 4]
+    kinds = tuple(k for k in measure(session, library) if SHORTEST <= k.length <= LONGEST and k.width <= WIDEST)
+    if not kinds:
+        raise DriveError(f"the library of this server has no cars of {SHORTEST:g} to {LONGEST:g} m, so no traffic can be made of them")
+    return kinds
 
-    Raises DriveError where there is none.
-    """
+
+def measure(session: Session, library: list[Any]) -> tuple[VehicleKind, ...]:
+    """The boxes of blueprints, in their order. Each is spawned high above, read back and destroyed before a tick sees it."""
     carla, world, client = session.carla, session.world, session.client
-    library = [b for b in sorted(world.get_blueprint_library().filter("vehicle.*"), key=lambda b: b.id) if _wheels(b) == 4]
     places = [carla.Transform(carla.Location(DRAWER_GAP * k, 0.0, DRAWER_Z)) for k in range(len(library))]
     answers = client.apply_batch_sync([carla.command.SpawnActor(b, p) for b, p in zip(library, places)], False)
     made = [(b.id, r.actor_id) for b, r in zip(library, answers) if not r.has_error()]
     boxes = {actor.id: actor.bounding_box for actor in world.get_actors([number for _, number in made])}
     client.apply_batch_sync([carla.command.DestroyActor(number) for _, number in made], False)
-    kinds = []
-    for name, number in made:
-        box = boxes[number]
-        length, width = 2.0 * box.extent.x, 2.0 * box.extent.y
-        if SHORTEST <= length <= LONGEST and width <= WIDEST:
-            kinds.append(VehicleKind(name, length, width, box.location.x, -box.location.y))
-    if not kinds:
-        raise DriveError(f"the library of this server has no cars of {SHORTEST:g} to {LONGEST:g} m, so no traffic can be made of them")
-    return tuple(kinds)
+    return tuple(
+        VehicleKind(name, 2.0 * boxes[k].extent.x, 2.0 * boxes[k].extent.y, boxes[k].location.x, -boxes[k].location.y) for name, k in made
+    )
 
 
 def _wheels(blueprint: Any) -> int:

@@ -28,7 +28,8 @@ STROLL_M = (8.0, 35.0)  # m walked before the next choice
 CROSS_CHANCE = 0.5
 WIDEST_ROAD, NARROWEST_ROAD, ASKEW = 32.0, 4.0, 2.5  # m across a road, and m along it, to the other side
 SPEEDS = (1.0, 1.7)  # m/s
-LOOK_S, GAP_S, NEAR_M = 5.0, 2.0, 60.0  # s looked ahead, s left to a car, m within which cars are looked at
+LOOK_S, GAP_S, NEAR_M = 5.0, 2.0, 100.0  # s looked ahead, s left to a car, m within which cars are looked at
+BEND_M = 80.0  # m, radius of a bend by which a car that comes may leave its straight line
 SIDE, FRONT, TOUCH = 0.6, 1.2, 0.2  # m kept from a car's side and ends; m from its ends at which it is in the way
 SIZE = 0.6  # m of a walker's box
 SEES_S = 2.0  # s of walking over which the traffic's box reaches
@@ -283,7 +284,8 @@ def must_wait(here: Array, ahead: Array, speed: float, cars: Array) -> bool:
     v = np.maximum(cars[:, 3], 0.1)
     first, last = (along - cars[:, 4]) / v, (along + cars[:, 4]) / v
     moving = cars[:, 3] > 0.5
-    meets = in_way & moving & (first < walked[:, None] + GAP_S) & (last > walked[:, None] - 0.5) & (along > -cars[:, 4])
+    may_come = across < cars[:, 5] + SIDE + np.maximum(along, 0.0) ** 2 / (2.0 * BEND_M)
+    meets = may_come & moving & (first < walked[:, None] + GAP_S) & (last > walked[:, None] - 0.5) & (along > -cars[:, 4])
     stands = in_way & ~moving & (np.abs(along) < cars[:, 4] + FRONT)
     if (in_way[0] & (along[0] > 0.0)).any():  # in front of a car, which waits for it if it stands: both would wait for ever
         blocked = in_way & ~moving & (np.abs(along) < cars[:, 4] + TOUCH)

@@ -43,7 +43,7 @@ class Drive:
         self.traffic.start(session, self.view())
         self.digest = hashlib.sha256()
         self.overlaps, self.touched_ego, self.red, self.moved, self.passed = [], [], [], 0.0, 0
-        self.trace = []
+        self.trace, self.noises = [], []
 
     def view(self):
         return EgoView(self.sim.state, self.sim.ego.vehicle, self.route, self.sim.route_index)
@@ -65,6 +65,8 @@ class Drive:
         red = self.red_lanes()
         self.control()
         traffic.before_tick(self.view())
+        self.sim.ego.noise = self.runner.noise
+        self.noises.append(self.runner.noise)
         self.sim.advance()
         for row in traffic.cars:
             moved = np.hypot(fleet.x[row] - x[row], fleet.y[row] - y[row])  # one brought back in jumps
@@ -132,6 +134,8 @@ class Drive:
             "events": [(e.tick, e.name, e.type, e.phase.value, e.why) for e in self.runner.events],
             "missing": self.runner.missing(),
             "trace": self.trace,
+            "noises": [n for n in self.noises if any(n)],
+            "emergencies": [e.row for e in self.runner.emergencies],
         }
         traffic.close()
         left = self.session.world.get_actors()

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from drive.benchmarks.carla_film import FilmLog, RouteLog
 from drive.benchmarks.carla_motion import MotionLog
+from drive.benchmarks.carla_stops import stops_ahead
 from drive.core.geometry import arc_length, compose, interpolate_poses, project, relative
 from drive.core.protocols import Planner, PrivilegedPlanner
 from drive.core.types import AgentType, Camera, Plan, PlanStatus, Privileged, Tracks, Trajectory
@@ -79,7 +80,8 @@ def drive_route(
     """Drive `route` from its start to whatever ends it.
 
     `add(session, town, simulator, route, config)` puts traffic and scenarios into the world: an object with `before_tick()`,
-    `mean_speed()` (m/s, NaN without traffic) and `close()`. `film`: note what a film is drawn from; it changes nothing else.
+    `mean_speed()` (m/s, NaN without traffic), `close()`, `note()` at every tick of the recording (whether a blocked car is looked for),
+    and `told()`: what else a RollOut has to know of its scenarios. `film`: note what a film is drawn from; it changes nothing else.
     Raises DriveError where the town is not there or the route does not fit it.
     """
     start = time.perf_counter()
@@ -189,7 +191,8 @@ class _Recording:
             tick = min(max(frame - self._first_frame, 0), len(self.times) - 1)
             self.contacts.append(Contact(tick, other, type_id))
         speed = float(np.hypot(velocity.x, velocity.y))
-        return self.watch.step(simulator.time_s, float(pose[0]), float(pose[1]), speed, limit) is not None
+        watched = self.company.note() if self.company is not None else True
+        return self.watch.step(simulator.time_s, float(pose[0]), float(pose[1]), speed, limit, watched) is not None
 
     def rollout(self) -> RollOut:
         """All of it."""
@@ -202,6 +205,7 @@ class _Recording:
             np.array(self.traffic),
             tuple(sorted(self.contacts, key=lambda c: (c.tick, c.actor_id))),
             np.array(self.red, bool).reshape(len(self.times), -1),
+            **(self.company.told() if self.company is not None else {}),
         )
 
     def surroundings(self) -> Surroundings:
@@ -300,7 +304,7 @@ def ask(planner: Any, simulator: CarlaSimulator, town: ClientTown | None) -> Pla
     """One plan; a planner that raises, or answers with anything else, has failed. What the world raises is not the planner's fault."""
     if isinstance(planner, PrivilegedPlanner):
         scene = simulator.privileged()
-        plan, seen = planner.plan_privileged, with_lights(scene, town) if town is not None else scene
+        plan, seen = planner.plan_privileged, with_lights(scene, simulator, town) if town is not None else scene
     else:
         plan, seen = planner.plan, simulator.observation()
     try:
@@ -312,15 +316,18 @@ def ask(planner: Any, simulator: CarlaSimulator, town: ClientTown | None) -> Pla
     return found
 
 
-def with_lights(scene: Privileged, town: ClientTown) -> Privileged:
-    """The scene with a barrier at the end of every lane of the route whose light is not green: planners after PDM know boxes, not lights."""
+def with_lights(scene: Privileged, simulator: CarlaSimulator, town: ClientTown) -> Privileged:
+    """The scene with a barrier at the end of every lane of the route whose light is not green, and at stop signs still to be stopped at.
+
+    Planners after PDM know boxes, not lights and signs.
+    """
     rows = [
         stop
         for light in town.lights
         if light.actor.get_state().name in (RED, YELLOW)
         for lane, stop in zip(light.lanes, light.stops)
         if lane in scene.route_lane_ids
-    ]
+    ] + stops_ahead(simulator, town)
     if not rows:
         return scene
     bars, n = np.array(rows), len(rows)

@@ -1,0 +1,61 @@
+"""Stop signs for planners that read the ground truth: a bar in the way until the car has stood there, as at a red light."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drive.core.geometry import compose, interpolate_poses, wrap_angle
+from drive.metrics.carla_signs import STOP_NEAR
+
+if TYPE_CHECKING:
+    from drive.simulators.carla_simulator import CarlaSimulator
+    from drive.simulators.carla_town import ClientTown
+
+Array = NDArray[np.float64]
+STOOD = 0.1  # m/s below which a car stands, to the judge
+BESIDE, ALONG = 2.5, 1.0  # m of a sign's trigger from the route, rad of its lane's heading from the route's
+SEEN_M = 80.0  # m of route ahead
+BAR_M = 4.5  # m from the trigger's middle to the bar: who keeps 3.5 m from it stands with its middle in the trigger's reach
+
+
+def stops_ahead(simulator: CarlaSimulator, town: ClientTown) -> list[Array]:
+    """(3,) poses of bars across the route for the stop signs ahead at which the car has not stood since it came near."""
+    found = []
+    route, index = simulator.route, simulator.route_index
+    part = slice(index, index + int(SEEN_M))
+    middle = simulator.ego.vehicle.rear_to_center
+    for sign in town.signs:
+        gap = np.hypot(*(route.path[part, :2] - sign.trigger).T)
+        at = int(np.argmin(gap)) + index
+        if gap[at - index] > BESIDE or not _meant(town, route.path[at], sign.trigger):
+            continue
+        passed = simulator.route_s + middle > route.s[at] + STOP_NEAR
+        if not passed and not stood(simulator.states, middle, sign.trigger):
+            found.append(interpolate_poses(route.s, route.path, np.array([min(route.s[at] + BAR_M, route.length)]))[0])
+    return found
+
+
+def _meant(town: ClientTown, pose: Array, trigger: Array) -> bool:
+    """Whether a sign rules the route: its lane, the nearest outside junctions, heads as the route does there."""
+    best, heading = np.inf, 0.0
+    for lane in town.road_map.lanes.values():
+        if not lane.is_connector:
+            gap = np.hypot(*(lane.centerline[:, :2] - trigger).T)
+            k = int(np.argmin(gap))
+            if gap[k] < best:
+                best, heading = float(gap[k]), float(lane.centerline[k, 2])
+    return abs(float(wrap_angle(heading - pose[2]))) < ALONG
+
+
+def stood(states: list[Array], middle: float, trigger: Array) -> bool:
+    """Whether a car stood within STOP_NEAR m of a trigger since it came there; `middle` m from a state's place to the box's middle."""
+    for state in reversed(states):
+        place = compose(state[:3], np.array([middle, 0.0, 0.0]))
+        if np.hypot(*(place[:2] - trigger)) > STOP_NEAR:
+            return False
+        if np.hypot(state[3], state[4]) < STOOD:
+            return True
+    return False

@@ -1,0 +1,156 @@
+"""What planners that read the ground truth are shown of stop signs, and what scenarios tell the judge."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from drive.benchmarks.carla_company import Company
+from drive.benchmarks.carla_stops import BAR_M, stood, stops_ahead
+from drive.core.vehicle import VehicleParams
+from drive.metrics.carla_infractions import RollOut, Surroundings, judge
+from drive.metrics.carla_lanes import LaneIndex
+from drive.metrics.carla_records import Infraction
+from drive.metrics.carla_scores import Rule
+from drive.simulators.carla_scenarios import TIMED, TIMEOUT_S, Emergency, Phase, ScenarioRunner, ScenarioSpec, _Running
+from drive.simulators.carla_town import Sign
+from drive.simulators.routes import route_along
+from drive.simulators.towns import load_town
+
+MIDDLE = 1.4
+
+
+def states_along(route, places, speeds):
+    """States of a car with its rear axle `places` m along a route."""
+    rows = []
+    for s, v in zip(places, speeds):
+        state = np.zeros(11)
+        state[:3] = [np.interp(s, route.s, route.path[:, k]) for k in range(3)]
+        state[3] = v
+        rows.append(state)
+    return rows
+
+
+def approach(places, speeds, shift=0.0):
+    """(simulator, town, m along the route of the sign) of a car before the sign at the end of lane 6_0_-1 of test_c."""
+    road_map = load_town("test_c")
+    route = route_along(road_map, ("6_0_-1", road_map.lanes["6_0_-1"].successors[0]))
+    at = road_map.lanes["6_0_-1"].length - 3.3
+    trigger = np.array([np.interp(at, route.s, route.path[:, k]) for k in (0, 1)]) + shift
+    town = SimpleNamespace(road_map=road_map, signs=(Sign(7, trigger, trigger, np.array([0.9, 1.5])),))
+    states = states_along(route, places, speeds)
+    vehicle = VehicleParams(1.85, 3.8, 1.0, 2.85, 1.5)
+    index = int(np.argmin(np.hypot(*(route.path[:, :2] - states[-1][:2]).T)))
+    simulator = SimpleNamespace(route=route, route_index=index, route_s=places[-1], states=states, ego=SimpleNamespace(vehicle=vehicle))
+    assert vehicle.rear_to_center == pytest.approx(MIDDLE)
+    return simulator, town, at
+
+
+def test_a_bar_stands_behind_the_sign_until_the_car_has_stood_there():
+    simulator, town, at = approach([20.0, 25.0], [8.0, 8.0])
+    (bar,) = stops_ahead(simulator, town)
+    where = np.argmin(np.hypot(*(simulator.route.path[:, :2] - bar[:2]).T))
+    assert simulator.route.s[where] == pytest.approx(at + BAR_M, abs=1.0)
+    simulator, town, at = approach([20.0, 55.0, 60.0], [8.0, 1.0, 0.3])
+    assert len(stops_ahead(simulator, town)) == 1
+    simulator, town, at = approach([20.0, 55.0, at - 2.5, at - 2.4], [8.0, 1.0, 0.05, 1.0])
+    assert stops_ahead(simulator, town) == []
+
+
+def test_standing_elsewhere_does_not_count():
+    simulator, town, _ = approach([20.0, 40.0, 58.0], [8.0, 0.0, 3.0])
+    assert len(stops_ahead(simulator, town)) == 1
+
+
+def test_signs_behind_and_beside_are_not_meant():
+    simulator, town, _ = approach([20.0, 64.0 + 3.3 + 4.0], [8.0, 8.0])
+    assert stops_ahead(simulator, town) == []
+    simulator, town, _ = approach([20.0, 25.0], [8.0, 8.0], shift=6.0)
+    assert stops_ahead(simulator, town) == []
+
+
+def test_stood_looks_back_no_further_than_the_way_here():
+    route = route_along(load_town("test_c"), ("6_0_-1",))
+    trigger = route.path[60, :2]
+    there = route.s[60] - MIDDLE
+    assert stood(states_along(route, [there - 3.0, there], [0.0, 2.0]), MIDDLE, trigger)
+    assert not stood(states_along(route, [there, there - 20.0, there], [0.0, 5.0, 2.0]), MIDDLE, trigger)
+    assert not stood(states_along(route, [there], [0.5]), MIDDLE, trigger)
+
+
+def company_of(runner, count=1):
+    fleet = SimpleNamespace(x=np.zeros(count), y=np.zeros(count), heading=np.zeros(count))
+    return Company(SimpleNamespace(traffic=SimpleNamespace(fleet=fleet)), runner, SimpleNamespace()), fleet  # type: ignore[arg-type]
+
+
+def verdict(company, x):
+    """The judge's on a straight drive with the box at `x` (T,)."""
+    road_map = load_town("test_c")
+    lane = max((k for k in road_map.lanes.values() if not k.is_connector), key=lambda k: k.length)
+    route = route_along(road_map, (lane.id,))
+    poses = np.column_stack([np.interp(x, route.s, np.unwrap(route.path[:, 2]) if k == 2 else route.path[:, k]) for k in range(3)])
+    n = len(x)
+    rollout = RollOut(0.05 * np.arange(n), poses, np.full((n, 2), 3.0), 2.4, np.full(n, 15.0), np.full(n, np.nan), **company.told())
+    return judge(rollout, route.path, Surroundings(LaneIndex(road_map.lanes.values())), Rule.LEADERBOARD_2_1), poses
+
+
+@pytest.mark.parametrize(("ahead", "events"), [(-12.0, 1), (12.0, 0)])
+def test_an_emergency_vehicle_that_stays_behind_is_an_infraction(ahead, events):
+    runner = ScenarioRunner([], 0)
+    company, fleet = company_of(runner)
+    x = 2.0 + 0.1 * np.arange(60)
+    _, poses = verdict(SimpleNamespace(told=dict), x)
+    for t in range(60):
+        if t == 10:
+            runner.emergencies.append(Emergency(0))
+        if t == 40:
+            runner.emergencies[0].going = False
+        c, s = np.cos(poses[t, 2]), np.sin(poses[t, 2])
+        fleet.x[0], fleet.y[0], fleet.heading[0] = poses[t, 0] + ahead * c, poses[t, 1] + ahead * s, poses[t, 2]
+        assert company.note()
+    ((rows, last),) = company.told()["emergencies"]
+    assert last == 39 and np.isnan(rows[:10]).all() and np.isfinite(rows[10:40]).all() and np.isnan(rows[40:]).all()
+    found = [e for e in verdict(company, x)[0].events if e.kind is Infraction.YIELD]
+    assert len(found) == events and all(e.tick == 39 for e in found)
+
+
+def test_a_scenario_that_times_out_is_an_infraction_and_blocking_is_not_watched_meanwhile():
+    runner = ScenarioRunner([ScenarioSpec("a", "ParkedObstacleTwoWays", 10.0), ScenarioSpec("b", "HardBreakRoute", 20.0)], 0)
+    company, _ = company_of(runner)
+    first, second = runner._all
+    assert company.note()
+    first.phase = second.phase = Phase.RUNNING
+    assert not company.note()
+    first.phase, runner.timeouts = Phase.ENDED, 1
+    assert company.note() and company.note()
+    told = company.told()
+    assert told["blocking_watched"].tolist() == [True, False, True, True] == told["side_watched"].tolist()
+    assert told["scenario_timeouts"] == (2,)
+    found = [e for e in verdict(company, np.array([2.0, 2.2, 2.4, 2.6]))[0].events if e.kind is Infraction.SCENARIO_TIMEOUT]
+    assert [e.tick for e in found] == [2]
+
+
+class Slow:
+    """A part that never ends by itself."""
+
+    emergency, seconds, closed = None, 0.0, 0
+
+    def over(self, ego):
+        return False
+
+    def close(self):
+        self.closed += 1
+        return ["undo"]
+
+
+def test_the_official_time_of_a_scenario():
+    assert TIMEOUT_S == 240.0 and "ParkedObstacle" in TIMED and "BlockedIntersection" in TIMED and "HardBreakRoute" not in TIMED
+    for kind, ends in (("BlockedIntersection", True), ("DynamicObjectCrossing", False)):
+        runner, part = ScenarioRunner([], 0), Slow()
+        item = _Running(ScenarioSpec("a", kind, 1.0), Phase.RUNNING, part, SimpleNamespace(close=lambda: ["away"]))  # type: ignore[arg-type]
+        part.seconds = 240.0
+        assert runner._end(item, None) == [] and runner.timeouts == 0  # type: ignore[arg-type]
+        part.seconds = 240.05
+        assert runner._end(item, None) == (["undo", "away"] if ends else [])  # type: ignore[arg-type]
+        assert runner.timeouts == ends and part.closed == ends
+        assert [e.why for e in runner.events] == (["timed out"] if ends else [])
