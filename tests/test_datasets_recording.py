@@ -7,7 +7,7 @@ from PIL import Image
 from drive.benchmarks.pdms import evaluate_pdms
 from drive.core.errors import DataError
 from drive.core.roadmap import Lane, Polygons, RoadMap
-from drive.core.types import AgentType, Camera, Command, EgoState, Tracks
+from drive.core.types import AgentType, Camera, Command, EgoState, Plan, Tracks, Trajectory
 from drive.datasets.convert import INDEX, CacheReader
 from drive.datasets.logged import LogDataset
 from drive.datasets.recording import LogRecorder
@@ -225,3 +225,34 @@ def test_a_torn_line_that_is_no_text_costs_no_recording(tmp_path):
     recorder.close()
     data = LogDataset(CacheReader(), tmp_path, "test")
     assert [scenes.log.log_id for scenes in data.logs] == ["one", "two"] and data.faults == []
+
+
+def test_a_teachers_plans_are_what_is_imitated_from_the_first_step_on(tmp_path):
+    recorder = LogRecorder(tmp_path, "taught", "carla", "train", 0.5, SIZE)
+    dense = np.column_stack([np.linspace(0.1, 5.0, 50), np.zeros((50, 2))])  # the expert's plans have a pose each 0.1 s
+    plans = [Plan(Trajectory(dense * (k + 1.0), 0.1), reasoning=f"plan {k}") for k in range(16)]
+    for k in range(16):
+        ego = EgoState(np.array([1.0 * k, 0.0, 0.0]), np.array([2.0, 0.0]), np.zeros(2), 0.0, 0.5 * k)
+        recorder.add(ego, Tracks.empty(1), Command.LANEFOLLOW, teacher=None if k == 2 else plans[k], complex_scene=k == 4)
+    recorder.close()
+    data = LogDataset(CacheReader(), tmp_path, "train")
+    told = [scene.notes["log_step"] for scene in data]
+    assert told == [0, 1, 3, 4, 5]  # those with a plan and 5 s after them
+    for k, scene in zip(told, data):
+        assert scene.teacher is not None and scene.reasoning == f"plan {k}" and scene.notes["complex"] == (k == 4)
+        assert scene.teacher.dt == 0.5
+        np.testing.assert_allclose(scene.teacher.poses, plans[k].trajectory.poses[4::5])
+    first = data[0]
+    np.testing.assert_allclose(first.logged_future(10, 0.5).poses[:, 0], np.arange(1.0, 11.0))
+    with pytest.raises(DataError, match="reach 2 s ahead, SFT imitates 5 s"):
+        short = LogRecorder(tmp_path, "short", "carla", "train", 0.5, SIZE)
+        for k in range(2):
+            short.add(EgoState(np.zeros(3), np.zeros(2), np.zeros(2), 0.0, 0.5 * k), Tracks.empty(1), Command.LANEFOLLOW, teacher=Plan(Trajectory(dense[:20], 0.1)))
+        short.close()
+    plain = LogRecorder(tmp_path, "plain", "carla", "train", 0.5, SIZE)
+    for k in range(16):
+        plain.add(EgoState(np.array([1.0 * k, 0.0, 0.0]), np.array([2.0, 0.0]), np.zeros(2), 0.0, 0.5 * k), Tracks.empty(1), Command.LANEFOLLOW)
+    plain.close()
+    scene = next(s for s in LogDataset(CacheReader(), tmp_path, "train") if s.log_id == "plain")
+    assert scene.teacher is not None
+    np.testing.assert_allclose(scene.teacher.poses[:, 0], np.arange(1.0, 11.0))  # nobody taught: what was driven

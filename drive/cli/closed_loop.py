@@ -20,6 +20,7 @@ def run_closed_loop(config: dict[str, Any]) -> int:
     from drive.benchmarks.carla_summary import release, write_summary
     from drive.cli.eval import make_planner
     from drive.cli.schema import require_at_least
+    from drive.cli.train import SHIPPED
     from drive.core.errors import ConfigError
     from drive.core.files import atomic_write_text
     from drive.metrics.carla_scores import Rule
@@ -42,6 +43,7 @@ def run_closed_loop(config: dict[str, Any]) -> int:
         raise ConfigError(f"maps={maps}: there is no such folder")
     where = Where(config["host"] or "", config["port"], maps, float(config["timeout"]))
     videos = videos_of(config["videos"])
+    config["checkpoint"] = config["checkpoint"] or SHIPPED
     name = make_planner(config).name  # a mistake in the planner's settings is told before a server starts
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(config["out"] or scratch)
@@ -69,16 +71,16 @@ def videos_of(value: Any) -> Any:
     return words[str(value).lower()]
 
 
-def named_routes(name: str, town: str | None, most: int) -> list[Any]:
-    """The routes of a file, or of the embedded towns. Raises ConfigError where there are none."""
+def named_routes(name: str, town: str | None, most: int, drawn: int = 0, seed: int = 0) -> list[Any]:
+    """The routes of a file, or of the embedded towns, `drawn` of them (0: as the benchmark has them). Raises ConfigError where there are none."""
     from drive.core.errors import ConfigError
-    from drive.simulators.carla_embedded_routes import embedded_routes
+    from drive.simulators.carla_embedded_routes import COUNT, embedded_routes
     from drive.simulators.carla_routes import read_routes
     from drive.simulators.towns import TOWN_SPLITS
 
     split = str(name).removeprefix(EMBEDDED)
     if split in TOWN_SPLITS and str(name).startswith(EMBEDDED):
-        routes = list(embedded_routes(split).routes)
+        routes = list(embedded_routes(split, drawn or COUNT, seed).routes)
     elif Path(name).is_file():
         routes = list(read_routes(Path(name)).routes)
     else:

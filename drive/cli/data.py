@@ -8,10 +8,11 @@
                                                                     logs in the Arrow layout of py123d: dataset=py123d dataset.root=/data/py123d
   drive data card dataset=av2 dataset.root=/data/av2/sensor split=val out=out/av2
                                                                     counts, histograms and a sample of a split, as README.md, card.json and card.png
+  drive data collect out=data/drives share=0.5                       drives of the closed loop, the expert's plan at every step (DAgger)
   drive data annotate dataset=av2 dataset.root=/data/av2/sensor split=train out=out/reasons
                                                                     reasoning text, by rule or by a teacher (drive data annotate --help)
 
-A killed generation, conversion, export or annotation goes on where it was: run the same command again. Logs that cannot be read are told by file and
+A killed generation, collection, conversion, export or annotation goes on where it was: run the same command again. Logs that cannot be read are told by file and
 record, counted, and make the exit code 1.
 """
 
@@ -20,15 +21,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-HELP = "inspect, generate, convert, export, describe or annotate scene sets"
+HELP = "inspect, generate, collect, convert, export, describe or annotate scene sets"
 
 
 def run(argv: list[str]) -> int:
-    """`drive data inspect PATH … | generate | convert | export-123d | card | annotate [key=value …]`."""
+    """`drive data inspect PATH … | generate | collect | convert | export-123d | card | annotate [key=value …]`."""
     from drive.cli.schema import suggestion
     from drive.core.errors import ConfigError
 
-    actions = {"inspect": inspect, "generate": generate, "convert": convert, "export-123d": export_123d, "card": card, "annotate": annotate}
+    actions = {"inspect": inspect, "generate": generate, "collect": collect, "convert": convert, "export-123d": export_123d, "card": card, "annotate": annotate}
     if not argv or argv[0] not in actions:
         raise ConfigError(f"drive data takes one action: {', '.join(actions)}{suggestion(argv[0], actions) if argv else ''}")
     return actions[argv[0]](argv[1:])
@@ -72,6 +73,13 @@ def generate(argv: list[str]) -> int:
         data = select(config["dataset"], split)
         print(f"{split}: {len(data.scenarios)} scenes in {config['dataset']['root']}, fingerprint {data.fingerprint[:12]}")
     return 0
+
+
+def collect(argv: list[str]) -> int:
+    """Record drives of the closed loop with a teacher's plans."""
+    from drive.cli.data_collect import run as run_collect
+
+    return run_collect(_config("collect", argv))
 
 
 def convert(argv: list[str]) -> int:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from drive.core.errors import DataError
 from drive.core.roadmap import Lane, Polygons, RoadMap
-from drive.core.types import Camera, Command, EgoTrack, Lights, Question
+from drive.core.types import PLAN_STEPS, Camera, Command, EgoTrack, Lights, Question
 from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.logs import ImageRef, Log, LogScenes
 from drive.datasets.route import Route
@@ -72,6 +72,7 @@ def pack(log: Log, images_root: Path) -> bytes:
         "route_centerline": route.centerline,
         **_image_columns(log, images_root),
         **(_map_columns(road_map) if road_map is not None else {}),
+        **({"teachers": log.teachers} if log.teachers is not None else {}),
     }
     meta = {
         "format": FORMAT,
@@ -212,6 +213,7 @@ def _log(path: Path, meta: Mapping[str, Any], columns: Mapping[str, Any], images
         sound=True,  # the file is what its name says
         notes=meta["notes"],
         step_notes=meta["step_notes"],
+        teachers=array("teachers", steps, PLAN_STEPS, 3) if "teachers" in columns else None,
     )
 
 

@@ -96,6 +96,7 @@ class Log:
     group: str = ""  # the drive that several Logs are cut from, whose scenarios are not independent; empty is the log itself
     notes: Mapping[str, Any] = field(default_factory=dict)
     step_notes: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # (S,) each; a Scenario's notes take the present's
+    teachers: Array | None = None  # (S, PLAN_STEPS, 3) a teacher's plan at each step, ego frame, NaN where it gave none; None takes the driven future
 
     def __post_init__(self) -> None:
         sanity.check_log(self)
@@ -235,8 +236,9 @@ class LogScenes:
             cameras=self.cameras,
             image_source=_Frames(self, present, missing, ego.poses_world[: self.history + 1]),
             frame_steps=tuple(round(second / log.dt) for second in FRAMES_S),
-            teacher=Trajectory(future[:PLAN_STEPS], PLAN_DT) if whole else None,
+            teacher=self._teacher(present, future[:PLAN_STEPS] if whole else None),
             reference_world=poses[present:stop] if whole and abs(log.dt - REFERENCE_DT) < 1e-9 else None,
+            reasoning=str(log.step_notes["reasoning"][present]) if "reasoning" in log.step_notes else "",
             lights=None if log.lights is None else log.lights.steps(start, stop, missing),
             language=log.language.get(present, ()),
             time_s=log.time(present),
@@ -251,6 +253,11 @@ class LogScenes:
                 **{key: values[present] for key, values in log.step_notes.items()},
             },
         )
+
+    def _teacher(self, present: int, driven: Array | None) -> Trajectory | None:
+        """The recorded teacher's plan where there are such plans, else what was driven."""
+        poses = driven if self.log.teachers is None else self.log.teachers[present]
+        return None if poses is None or not np.isfinite(poses).all() else Trajectory(poses, PLAN_DT)
 
 
 @dataclass(frozen=True)

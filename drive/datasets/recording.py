@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,9 @@ from PIL import Image
 
 from drive.core.errors import DataError
 from drive.core.files import atomic_write_bytes, atomic_write_text
+from drive.core.geometry import interpolate_poses
 from drive.core.roadmap import RoadMap
-from drive.core.types import Camera, Command, EgoState, EgoTrack, Tracks
+from drive.core.types import PLAN_DT, PLAN_STEPS, Camera, Command, EgoState, EgoTrack, Plan, Tracks
 from drive.datasets import arrow_log, sanity
 from drive.datasets.box_tracks import BoxTracks
 from drive.datasets.convert import CARD, INDEX, LOGS, CacheReader, append, end_line, record_of
@@ -60,6 +62,7 @@ class LogRecorder:
         self._first: list[tuple[int, NDArray[np.float64]]] = []  # type and size of each, as first seen
         self._boxes: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []  # rows and poses of each step
         self._commands: list[Command] = []
+        self._taught: list[tuple[Plan | None, bool]] = []
         self._left_out = 0  # boxes without a place or a size
         self.card = {"format": arrow_log.FORMAT, "source": "recordings", "root": ".", "settings": {}}
         if (self.out / CARD).is_file() and json.loads((self.out / CARD).read_text(encoding="utf-8")) != self.card:
@@ -68,8 +71,18 @@ class LogRecorder:
         if log_id in known or (self.out / IMAGES / log_id).exists():
             raise DataError(f"{self.out} holds a recording {log_id!r}, or images of one: give this one another name")
 
-    def add(self, ego: EgoState, agents: Tracks, command: Command, images: NDArray[np.uint8] | None = None) -> None:
+    def add(
+        self,
+        ego: EgoState,
+        agents: Tracks,
+        command: Command,
+        images: NDArray[np.uint8] | None = None,
+        teacher: Plan | None = None,
+        complex_scene: bool = False,
+    ) -> None:
         """One step: the ego, the agents at step 0 of `agents`, the route command, and RGB images (C, H, W, 3) where cameras are recorded.
+
+        `teacher` is what a teacher would do here, with its reasoning: SFT on the recording imitates it, and no longer what was driven.
 
         Boxes without a size or a finite place are left out, and counted in the log's notes. Raises DataError, and records nothing of the step, on
         an ego that is not finite, a time that is not later than the step before (where any step has one), and another number of images.
@@ -87,6 +100,7 @@ class LogRecorder:
             Image.fromarray(image).save(buffer, "PNG", compress_level=1)
             atomic_write_bytes(self._image(camera, len(self._egos)), buffer.getvalue())
         self._egos.append(ego)
+        self._taught.append((teacher, complex_scene))
         there = agents.valid[:, 0]
         sound = np.isfinite(agents.poses_world[:, 0]).all(axis=1) & ((agents.size > 0.0) & (agents.size < np.inf)).all(axis=1)
         self._left_out += int((there & ~sound).sum())
@@ -149,7 +163,24 @@ class LogRecorder:
             images=tuple(tuple(ImageRef(self._image(camera, step)) for step in range(len(poses))) for camera in self.cameras),
             commands=tuple(self._commands),
             notes={"left_out_boxes": self._left_out} if self._left_out else {},
+            **self._teaching(),
         )
+
+    def _teaching(self) -> dict[str, Any]:
+        """The teacher's part of the log; nothing where no step had one."""
+        if not any(plan for plan, _ in self._taught):
+            return {}
+        plans = np.full((len(self._taught), PLAN_STEPS, 3), np.nan)
+        for k, (plan, _) in enumerate(self._taught):
+            if plan is not None and plan.trajectory is not None:
+                path = plan.trajectory.to_ego(self._egos[k].pose_world)
+                if path.times[-1] < PLAN_DT * PLAN_STEPS - 1e-6:
+                    raise DataError(f"recording {self.log_id}: the teacher's plans reach {path.times[-1]:g} s ahead, SFT imitates {PLAN_DT * PLAN_STEPS:g} s")
+                poses = np.concatenate([np.zeros((1, 3)), path.poses])
+                plans[k] = interpolate_poses(np.concatenate([[0.0], path.times]), poses, PLAN_DT * np.arange(1, PLAN_STEPS + 1))
+        notes = {"reasoning": [plan.reasoning if plan else "" for plan, _ in self._taught], "complex": [told for _, told in self._taught]}
+        asked = tuple(np.flatnonzero(np.isfinite(plans).all(axis=(1, 2))).tolist())  # from the first step on: it is how a drive begins
+        return {"teachers": plans, "step_notes": notes, "presents": asked}
 
     def _tracks(self, origin: NDArray[np.float64]) -> Tracks | BoxTracks:
         """The agents of all steps, by id; sizes and types as first seen, velocities from positions."""

@@ -157,7 +157,7 @@ def through(road_map: RoadMap, lane_ids: tuple[str, ...]) -> Array:
         at = np.array([np.interp(leave, arc_length(last), last[:, i]) for i in (0, 1)])
         parts[-1] = last[arc_length(last) <= leave]
         enter = project(line, at)[0] + (10.0 if change else 0.0)
-        parts.append(line[arc_length(line) >= min(enter, float(arc_length(line)[-1]))])
+        parts.append(line[min(int(np.searchsorted(arc_length(line), enter)), len(line) - 2) :])
     return np.concatenate(parts)
 
 
