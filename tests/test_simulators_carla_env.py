@@ -315,8 +315,9 @@ def test_errors_that_a_user_can_mend():
     )
 
 
-def test_an_action_of_a_wrong_shape_needs_no_server():
+def test_settings_need_no_server():
     env = CarlaEnv()
-    assert env.action_space.shape == (10, 3) and env.observation_space["image"].shape == (112, 112, 3)
+    assert env.action_space.shape == (10, 3) and env.render() is None
+    assert env.observation_space.contains({"image": np.zeros((112, 112, 3), np.uint8), "state": np.zeros(25, np.float32)})
     with pytest.raises(DataError, match="split"):
         CarlaEnv(split="nowhere")
