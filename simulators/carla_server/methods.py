@@ -154,7 +154,7 @@ class Methods(LightMethods, BodyMethods):
 
     def apply_batch(self, commands: list, do_tick: bool) -> Bare:
         """Many commands at once, one answer for each."""
-        answers = run_batch(self._server.methods, commands)
+        answers = run_batch(self._server.methods, commands, self._episode)
         if do_tick:
             self._server.tick()
         return Bare(answers)
