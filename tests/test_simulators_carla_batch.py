@@ -39,11 +39,10 @@ def commands(rng: random.Random, crowd: Crowd) -> list:
     found: list = []
     for _ in range(rng.randint(1, 4)):
         number = rng.choice([2, 6, 8, 9])
-        ids = [rng.choice(crowd.cars) for _ in range(rng.randint(1, 12))]
+        ids: list = [rng.choice(crowd.cars) for _ in range(rng.randint(1, 12))]
         if rng.random() < 0.3:
             ids[rng.randrange(len(ids))] = rng.choice([crowd.walker, crowd.trailer, 99999, None, "x"])
-        for actor_id in ids:
-            found.append([[number, [actor_id, value(rng, number)]]])
+        found += [[[number, [actor_id, value(rng, number)]]] for actor_id in ids]
     if rng.random() < 0.2:
         found.insert(rng.randrange(len(found) + 1), rng.choice([None, [], [[2]], [[6, [crowd.cars[0]]]], [[[], []]], 7, "ab"]))
     return found
