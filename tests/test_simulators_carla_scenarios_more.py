@@ -94,5 +94,5 @@ def test_an_emergency_vehicle_comes_from_behind_and_stays_behind_who_stays():
     assert phases(drive)[:3] == ["placed", "running", "ended"] and len(drive["emergencies"]) == 1
     moves = actor(drive, drive["emergencies"][0], "running")
     gap = moves[:, 1] - moves[:, 5]
-    assert 10.0 < gap[0] < 50.0 and gap[-1] < gap[0] and gap[-1] > 0.0 and drive["collisions"] == []
+    assert 10.0 < gap[0] < 50.0 and gap.min() > 0.0 and gap.max() < 50.0 and drive["collisions"] == []
     assert len(moves) * 0.05 == pytest.approx(12.0, abs=0.3)
