@@ -91,7 +91,7 @@ class LqrController:
 
     def control(self, state: Array, reference: Reference, t: float) -> tuple[float, float, float]:
         """See Controller."""
-        targets = reference.at(t + DT * np.arange(HORIZON + 2))
+        targets = reference.at(t + DT * np.arange(HORIZON + 2, dtype=np.float64))
         if _stands(targets) and state[3] < 2.0 * STANDING:
             self._slip = 0.0
             return 0.0, float(np.clip(state[7] / self.response.lock(state[3]), -1.0, 1.0)), HOLD

@@ -74,7 +74,7 @@ def follow(path, limit, speed, beside=0.0, seconds=60.0):
             (plan,) = planner.plan_privileged([Privileged(road_map, ("lane",), path, ego, NOBODY, TICK, Command.LANEFOLLOW)])
             assert plan.trajectory is not None
             poses = compose(state[:3], np.concatenate([np.zeros((1, 3)), plan.trajectory.poses]))
-            reference = Reference(plan.trajectory.dt * np.arange(len(poses)), poses)
+            reference = Reference(plan.trajectory.dt * np.arange(len(poses), dtype=np.float64), poses)
         car.drive(*controller.control(state, reference, k % PLAN_TICKS * TICK))
         rows.append((k * TICK, project(path, car.middle[:2])[1], car.raw[0, VX] * car.raw[0, YAW_RATE], car.wheel))
     raise AssertionError("the car did not get to the end of its path")
