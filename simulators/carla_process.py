@@ -12,7 +12,7 @@ from pathlib import Path
 
 from drive.core.errors import DriveError
 
-START_S = 120.0  # the first start of an installation compiles kernels
+START_S = 300.0  # the first start of an installation compiles kernels, on a busy machine for minutes
 POLL_S = 0.05
 
 
