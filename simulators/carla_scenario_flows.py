@@ -8,6 +8,7 @@ import numpy as np
 
 from drive.core.roadmap import Lane
 from drive.simulators.carla_scenario_part import Part, ScenarioSpec
+from drive.simulators.carla_scenario_stage import BRAKE, KEEP_M
 from drive.simulators.carla_scenario_ways import AHEAD_M, LEAVE_M, Way, Ways
 from drive.simulators.carla_traffic import EgoView
 from drive.simulators.routes import Route
@@ -239,7 +240,8 @@ class RedLightRunner(_Junction):
             rest = self.meet_s - ego.route_s - ego.vehicle.rear_to_center
             if rest > LEAST_M and rest / max(float(ego.state[3]), 0.1) > self.run_m / RUN_SPEED:
                 return []
-            self.pace = fleet.speed[self.row] = RUN_SPEED
+            room = max(float(fleet.gap[self.row]) - KEEP_M - 2.0, 0.0)  # to whom it follows
+            self.pace, fleet.speed[self.row] = RUN_SPEED, min(RUN_SPEED, float(np.sqrt(2.0 * BRAKE * room)))
         before = float(fleet.x[self.row]), float(fleet.y[self.row])
         self.stage.drive(self.row, self.pace, self.dt)
         self.did += float(np.hypot(fleet.x[self.row] - before[0], fleet.y[self.row] - before[1]))
