@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """What planners that read the ground truth are shown of stop signs, and what scenarios tell the judge."""
 
 from types import SimpleNamespace
