@@ -222,7 +222,8 @@ class _Drive:
         ego = CarlaEgo(session, self.route.path[0], (camera,), seconds, float(route.keypoints[0, 2]))
         self.simulator = CarlaSimulator(session, town.road_map, self.route, ego=ego)
         specs, _ = specs_on_route(self.route, route.scenarios)
-        self._traffic = CarlaTraffic(town.road_map, traffic, seed, [ScenarioRunner(specs, seed)])
+        self._runner = ScenarioRunner(specs, seed)
+        self._traffic = CarlaTraffic(town.road_map, traffic, seed, [self._runner])
         self._traffic.start(session, self._view())
         lines = [(light.actor, stop) for light in town.lights for lane, stop in zip(light.lanes, light.stops) if lane in self.route.lane_ids]
         self._lights, self._lines = [actor for actor, _ in lines], np.array([stop for _, stop in lines]).reshape(-1, 3)
@@ -244,6 +245,7 @@ class _Drive:
         limit = float(self.route.speed_limit[simulator.route_index])
         for _ in simulator.follow(Plan(plan_of(action))) if action.ndim == 2 else self._pedals(*action.tolist()):
             self._traffic.before_tick(self._view())
+            simulator.ego.noise = self._runner.noise
             simulator.advance()
             reds += self._red_lights()
         simulator.look()

@@ -114,7 +114,7 @@ class BicycleFlow(Part):
         at = self.length * 0.6
         while at > 0.0 and len(self.at) < MOST:
             self._add(at)
-            at -= float(self.stage.rng.uniform(*self.gaps))
+            at -= max(float(self.stage.rng.uniform(*self.gaps)), 0.5)
         self.next_gap = float(self.stage.rng.uniform(*self.gaps))
         return None if self.at else "another actor stands where the bicycles would"
 

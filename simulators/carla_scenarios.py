@@ -270,7 +270,10 @@ class ScenarioRunner:
         rng = numpy_rng(self._seed, "carla-scenario", item.spec.name)
         item.stage = Stage(self._traffic, rng)
         item.part = KINDS[kind](item.spec, item.stage)
-        why = item.part.place(ego)
+        try:
+            why = item.part.place(ego)
+        except (ValueError, IndexError, ZeroDivisionError) as error:  # figures of a route file that no scenario can have
+            why, last = f"its figures make no scenario ({error})", True
         if why is None:
             self._to(item, Phase.PLACED)
             return

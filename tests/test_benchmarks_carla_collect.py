@@ -36,9 +36,9 @@ def routes(tmp_path_factory):
 
 @pytest.mark.parametrize("planner", ["expert", "constant_velocity"])
 def test_a_drive_holds_what_was_seen_and_what_the_teacher_would_do(tmp_path, routes, planner):
-    done = collect(tmp_path / "set", f"routes={routes}", f"planner={planner}", "share=0.5", "vehicles=2", "walkers=0")
+    done = collect(tmp_path / "set", f"routes={routes}", f"planner={planner}", "share=0.5", "vehicles=2", "walkers=0", "split=val")
     assert done.returncode == 0 and "1 recorded" in done.stdout, done.stdout + done.stderr
-    data = LogDataset(CacheReader(), tmp_path / "set", "train")
+    data = LogDataset(CacheReader(), tmp_path / "set", "val")
     assert len(data) > 5 and not data.faults
     first = data[0]
     seen = first.observation()
@@ -48,11 +48,37 @@ def test_a_drive_holds_what_was_seen_and_what_the_teacher_would_do(tmp_path, rou
         assert scene.teacher is not None
         rise = np.diff(np.concatenate([[0.0], scene.teacher.poses[:, 0]]))
         assert rise[0] < 0.5 * scene.observation().speed + 1.5, "poses half a second apart"
-    again = collect(tmp_path / "set", f"routes={routes}", f"planner={planner}")
+    more = [f"routes={routes}", f"planner={planner}", "share=0.5", "vehicles=2", "walkers=0", "split=val"]
+    again = collect(tmp_path / "set", *more)
     assert again.returncode == 0 and "1 drives there before, 0 recorded" in again.stdout
+    other = collect(tmp_path / "set", *more[:2], "share=0.25", *more[3:])
+    assert other.returncode == 2 and "made with other settings" in other.stderr and "Traceback" not in other.stderr
 
 
-@pytest.mark.parametrize(("setting", "told"), [("share=1.5", "give a share from 0 to 1"), ("split=test", "is of train or val"), ("count=0", "count")])
+@pytest.mark.parametrize(("setting", "told"), [("routes=embedded_test", "a town that is kept from split=train"), ("routes=embedded_val", "kept from"), ("share=1.5", "give a share from 0 to 1"), ("split=test", "is of train or val"), ("count=0", "count")])
 def test_bad_settings_are_one_line(tmp_path, setting, told):
     done = collect(tmp_path / "set", "planner=expert", setting)
     assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_route_file_names_no_folder_outside(tmp_path, routes):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (tmp_path / "set" / "images" / "short-0-x").mkdir(parents=True)
+    evil = tmp_path / "short.xml"
+    evil.write_text(routes.read_text().replace('route id="0"', 'route id="x/../../../victim"'))
+    done = collect(tmp_path / "set", f"routes={evil}", "planner=expert", "vehicles=0", "walkers=0", "split=val")
+    assert done.returncode == 0 and victim.is_dir(), done.stderr
+    assert [p.name for p in (tmp_path / "set" / "images").iterdir() if p.name != "short-0-x"] == ["short-0-x_.._.._.._victim"]
+
+
+def test_a_planner_that_fails_is_told_and_leaves_no_drive(tmp_path, routes):
+    broken = tmp_path / "broken.py"
+    broken.write_text("class Broken:\n    name = 'broken'\n    def reset(self):\n        pass\n    def plan(self, observations):\n        raise ValueError('no gear')\n")
+    command = ["routes=" + str(routes), "planner=custom", "planner.target=broken:Broken", "share=1.0", "vehicles=0", "walkers=0", "split=val"]
+    done = subprocess.run(
+        [sys.executable, "-m", "drive", "data", "collect", f"out={tmp_path / 'set'}", *command], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+    )  # fmt: skip
+    assert done.returncode == 1 and "no gear" in done.stderr and "0 recorded" in done.stdout, done.stderr
+    assert not list((tmp_path / "set" / "images").iterdir())

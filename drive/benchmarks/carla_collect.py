@@ -18,7 +18,7 @@ from drive.core.errors import DriveError
 from drive.core.geometry import project
 from drive.core.protocols import Planner, PrivilegedPlanner
 from drive.core.seeds import numpy_rng
-from drive.core.types import Plan, Trajectory
+from drive.core.types import Plan, PlanStatus, Trajectory
 from drive.datasets.recording import LogRecorder
 from drive.simulators.carla_route_plan import plan_route
 from drive.simulators.carla_routes import CarlaRoute
@@ -41,6 +41,7 @@ class Collected:
     steps: int
     why: str  # it ended
     completion: float  # share of the route
+    unanswered: int  # turns that the student spent on no plan, which the teacher drove
 
 
 def collect_route(
@@ -60,6 +61,9 @@ def collect_route(
     A drive ends at the route's end, at a collision, when it is lost or stuck, or after LONGEST_S. `add` as for `drive_route`.
     Raises DriveError where the town is not there, DataError where the route does not fit it or `out` cannot take the log.
     """
+    teacher.reset()
+    if student is not None:
+        student.reset()
     rng = numpy_rng(config.seed, "carla-collect", route.id)
     session.load(route.town)
     town = ClientTown(session.world)
@@ -67,7 +71,7 @@ def collect_route(
     company = add(session, town, simulator, route, config)
     vehicle = simulator.ego.vehicle
     recorder = LogRecorder(out, log_id, "carla", split, PLAN_S, (vehicle.length, vehicle.width, vehicle.height), config.cameras, town.road_map)
-    taught, until, still, steps, why = True, 0.0, 0.0, 0, ""
+    taught, until, still, steps, why, unanswered = True, 0.0, 0.0, 0, "", 0
     try:
         while not why:
             plan = ask(teacher, simulator, town)
@@ -86,6 +90,9 @@ def collect_route(
             elif simulator.time_s >= until:
                 taught, until = bool(rng.random() >= share), simulator.time_s + rng.uniform(*TURN_S)
             driven = plan if taught else _disturbed(plan.trajectory, float(simulator.state[3]), rng) if student is None else ask(student, simulator, None)
+            if driven.status is PlanStatus.FAILED:
+                raise DriveError(f"route {route.id}: the planner failed after {simulator.time_s:g} s ({driven.reasoning})")
+            unanswered += driven.trajectory is None
             for _ in simulator.follow(plan if driven.trajectory is None else driven):
                 company.before_tick()
                 simulator.advance()
@@ -95,8 +102,9 @@ def collect_route(
     finally:
         company.close()
         session.clear()
-    recorder.close()
-    return Collected(steps, why, min(simulator.route_s / simulator.route.length, 1.0))
+    if steps > 1:  # a log has at least two
+        recorder.close()
+    return Collected(steps, why, min(simulator.route_s / simulator.route.length, 1.0), unanswered)
 
 
 def _over(simulator: CarlaSimulator, beside: float, still: float) -> str:

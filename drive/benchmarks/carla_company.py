@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from drive.benchmarks.carla_drive import DriveConfig
+from drive.benchmarks.carla_drive import DriveConfig, tell
 from drive.core.seeds import stream
 from drive.simulators.carla_routes import CarlaRoute
 from drive.simulators.carla_scenarios import ScenarioRunner, specs_on_route
@@ -78,7 +77,7 @@ class Company:
     def close(self) -> None:
         """Take everybody away; scenarios that were not played are told."""
         for name in self.runner.missing():
-            tqdm.write(f"scenario not played: {name}")
+            tell(f"scenario not played: {name}")
         self.traffic.close()
 
 
@@ -87,7 +86,7 @@ def company(session: Session, town: ClientTown, simulator: CarlaSimulator, route
     seed = stream(config.seed, "carla-route", route.id)
     specs, off = specs_on_route(simulator.route, route.scenarios)
     for name in off:
-        tqdm.write(f"scenario not played: {name} lies off the route")
+        tell(f"scenario not played: {name} lies off the route")
     runner = ScenarioRunner(specs, seed)
     traffic = CarlaTraffic(town.road_map, TrafficSettings(vehicles=config.vehicles, walkers=config.walkers), seed, [runner])
     made = Company(traffic, runner, simulator)

@@ -216,8 +216,8 @@ def _work(route: CarlaRoute, path: Path, digest: str) -> str:
         driven = _driver.drive(route)
     except _Absent as error:
         return str(error)
+    _write(path, driven, digest)  # before the pictures: what goes wrong with those costs no score
     _driver.show(route, driven)
-    _write(path, driven, digest)
     return ""
 
 
@@ -244,8 +244,11 @@ def evaluate_routes(
     workers: int = 1,
     progress: bool = True,
     show: Show | None = None,
+    identity: str = "",
 ) -> ClosedLoop:
     """Drive all `routes` with the planner that `make_planner` makes in each worker, as `name`; finished ones of `out` are kept.
+
+    `identity` is what else tells one evaluation from another: the planner's settings and weights, the maps.
 
     Routes whose simulation crashed are driven again. Raises DriveError where there is no server to begin with or every worker dies,
     DataError where `out` holds another evaluation.
@@ -254,7 +257,7 @@ def evaluate_routes(
         workers = 1
     folder = out / ROUTES
     folder.mkdir(parents=True, exist_ok=True)
-    digests = {route.id: _digest(route, name, config) for route in routes}
+    digests = {route.id: _digest(route, f"{name} {identity}", config) for route in routes}
     paths = {route.id: folder / f"{plain(route.id)}.json" for route in routes}
     before = {route.id: _read(paths[route.id], digests[route.id]) for route in routes}
     waiting = [route for route in routes if (found := before[route.id]) is None or found.crashed]

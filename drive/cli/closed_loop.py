@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 import tempfile
 from functools import partial
@@ -47,7 +49,7 @@ def run_closed_loop(config: dict[str, Any]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(config["out"] or scratch)
         show = Pictures(out, videos) if config["out"] else None
-        result = evaluate_routes(chosen, name, partial(make_planner, config), where, drive, out, company, config["workers"], show=show)
+        result = evaluate_routes(chosen, name, partial(make_planner, config), where, drive, out, company, config["workers"], show=show, identity=identity_of(config))
         tables = all_tables(result, config["benchmark"]["name"], f"{config['routes']}, seed {config['seed']}, controller {config['controller']}", release(config["routes"]))
         text = "\n\n".join(tables)
         print(text)
@@ -57,6 +59,17 @@ def run_closed_loop(config: dict[str, Any]) -> int:
             write_summary(out, result, config["routes"])
             print(write_page(out, result, config["benchmark"]["name"], tables), file=sys.stderr)
     return 0 if result.coverage == 1.0 else 1
+
+
+def identity_of(config: dict[str, Any]) -> str:
+    """The planner's settings, its weights by content, and the folder of maps by content."""
+    from drive.cli.train import SHIPPED, checkpoint_folder
+
+    told = json.dumps(config["planner"], sort_keys=True, default=str)
+    weights = sorted(checkpoint_folder(config["checkpoint"] or SHIPPED).glob("*.safetensors")) if config["planner"]["name"] == "vla" else []
+    maps = sorted(Path(config["maps"]).glob("*.xodr*")) if config["maps"] else []
+    digests = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in [*weights, *maps]]
+    return hashlib.sha256("\n".join([told, *digests]).encode()).hexdigest()
 
 
 def videos_of(value: Any) -> Any:

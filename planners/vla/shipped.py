@@ -1,4 +1,4 @@
-"""The checkpoints that come with drive."""
+"""The two checkpoints that come with drive."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def shipped(name: str) -> Path:
-    """Folder of "tiny-base" (pictures and text, no actions), "tiny-drive" (after SFT and GRPO) or "tiny-carla" (tiny-drive after drives of the closed loop)."""
+    """Folder of "tiny-base" (pictures and text, no actions) or "tiny-drive" (after SFT and GRPO)."""
     folder = WEIGHTS / name
     if not (folder / "model.safetensors").is_file():
         raise CheckpointError(f"the shipped checkpoint {name} is not in this copy of drive ({folder}): install it again, or name one with checkpoint=")
