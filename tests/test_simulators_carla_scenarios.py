@@ -60,7 +60,7 @@ URBAN = json.dumps(
             one("parked", "ParkedObstacle", seed=1, blind=8.0, seconds=25),
             one("accident", "AccidentTwoWays", seed=1, seconds=20),
             one("left", "SignalizedJunctionLeftTurn", 110.0, lanes=LEFT, seed=1, vehicles=12),
-            one("runner", "OppositeVehicleRunningRedLight", seed=0, blind=8.0),
+            one("runner", "OppositeVehicleRunningRedLight", seed=0, blind=8.0, vehicles=0),  # nobody in its way
             one("works", "ConstructionObstacle", seed=1, seconds=20),
             one("merge", "EnterActorFlow", seed=0),
             one("odd", "ParkingExit", seed=0, seconds=1),
