@@ -17,17 +17,22 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from drive.benchmarks.pdms import evaluate_pdms
 from drive.core.checks import at_least, share
 from drive.core.runs import RunFolder
+from drive.core.seeds import stream
 from drive.core.types import Scenario
 from drive.metrics.displacement import ade
-from drive.planners.vla.checkpoint import save_policy
+from drive.planners.vla.checkpoint import read_state, save_policy
 from drive.planners.vla.planner import VlaPlanner
 from drive.planners.vla.policy import SftTerms, VlaPolicy
+from drive.stages.dense import dense_questions
 from drive.stages.loop import StageConfig, apply_gradients, batch_indices, optimizer_at, run_loop
 from drive.stages.scenes import TeacherStore
+
+HEAD = "dense_head.safetensors"  # beside the weights of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,10 @@ class SftConfig(StageConfig):
     label_spread: float = 0.0  # m; 0 takes the matched token alone
     slow_share_complex: float = 0.8  # share of epochs in which a complex scene is answered with reasoning
     slow_share_simple: float = 0.1
+    dense_weight: float = 0.0  # of the dense questions (drive/stages/dense.py) beside the loss; 0 asks none
 
     def _faults(self) -> list[str]:
-        weights = at_least(0, self, "reasoning_weight", "action_weight", "label_spread")
+        weights = at_least(0, self, "reasoning_weight", "action_weight", "label_spread", "dense_weight")
         return super()._faults() + at_least(1, self, "batch", "micro_batch") + weights + share(self, "slow_share_complex", "slow_share_simple")
 
 
@@ -89,8 +95,15 @@ def train_sft(
     """Train `policy` on the teachers' plans of `train`; metrics and checkpoints go into `run`."""
     store = TeacherStore(train, policy, config.max_scenes)
     val_store = TeacherStore(val, policy, config.validate_scenes) if val is not None and config.validate_scenes else None
-    parameters = policy.parameters()
-    optimizer, start = optimizer_at(policy.model, config.optim, resume_from)
+    learning, dense = torch.nn.ModuleDict({"model": policy.model}), None
+    if config.dense_weight:
+        torch.manual_seed(stream(config.seed, "dense head"))
+        dense = dense_questions(policy.model, train, store.poses)
+        learning["head"] = dense[0]
+        if resume_from is not None:
+            dense[0].load_state_dict(read_state(resume_from[1] / HEAD))
+    parameters = [p for p in learning.parameters() if p.requires_grad]
+    optimizer, start = optimizer_at(learning if dense else policy.model, config.optim, resume_from)
 
     def step_fn(step: int) -> dict[str, float]:
         clock = time.perf_counter()
@@ -99,14 +112,20 @@ def train_sft(
         epoch = step * config.batch // len(store)
         texts = [store.reasoning_or_none(int(i), epoch, config.seed, config.slow_share_complex, config.slow_share_simple) for i in index]
         total_weight = sum(1.0 if text is None else config.reasoning_weight for text in texts)
-        sums = torch.zeros(4)
+        sums, plan_error = torch.zeros(4), 0.0
         for at in range(0, len(index), config.micro_batch):
             part, part_texts = index[at : at + config.micro_batch], texts[at : at + config.micro_batch]
             prompts = [store.prompt(int(i)) for i in part]
             ids = policy.target_ids(prompts, store.actions[part], part_texts)
-            terms = policy.sft_terms(prompts, ids, config.label_spread)
+            terms = policy.sft_terms(prompts, ids, config.label_spread, state=dense is not None)
             slow = torch.tensor([text is not None for text in part_texts], device=policy.device)
-            sft_loss(terms, slow, config, total_weight, len(index)).backward()
+            loss = sft_loss(terms, slow, config, total_weight, len(index))
+            if dense is not None and terms.state is not None:
+                head, ground = dense
+                asked = head.terms(terms.state, ground, store.poses, part)
+                loss = loss + config.dense_weight * asked.loss * len(part) / len(index)
+                plan_error += float(asked.plan_error) * len(part) / len(index)
+            loss.backward()
             sums += torch.stack([terms.language.sum(), terms.action.sum(), terms.accuracy.sum(), terms.mode.sum()]).detach().cpu()
         norm = apply_gradients(parameters, optimizer, config.optim.clip_norm)
         language, action, accuracy, mode = (sums / len(index)).tolist()
@@ -117,8 +136,14 @@ def train_sft(
             "mode_loss": mode,
             "slow_share": sum(text is not None for text in texts) / len(texts),
             "gradient_norm": norm,
+            **({"plan_error_m": plan_error} if dense is not None else {}),
             "time/samples_per_s": len(index) / (time.perf_counter() - clock),
         }
 
-    run_loop(run, partial(save_policy, policy), optimizer, config, start, step_fn, partial(validate, policy, val_store) if val_store else None)
+    def save(folder: Path) -> None:
+        save_policy(policy, folder)
+        if dense is not None:
+            save_file(dense[0].state_dict(), folder / HEAD)
+
+    run_loop(run, save, optimizer, config, start, step_fn, partial(validate, policy, val_store) if val_store else None)
     return policy

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from tqdm import tqdm
 
+from drive.core.roadmap import RoadMap
 from drive.core.types import Command, Scenario
 from drive.datasets.ground import CELLS, PLANES, ROUTE_AT, ground_planes, route_offsets
 from drive.planners.vla.encode import PromptEncoder
@@ -48,28 +49,48 @@ class SightHead(torch.nn.Module):
         return self.planes(hidden).view(-1, len(PLANES), CELLS, CELLS), ROUTE_SCALE * self.route(hidden)
 
 
-class SightData:
-    """The present frame of every scene and what lies before it, in memory: 40 kB a scene."""
+class GroundData:
+    """What lies before every scene, in memory: 1.5 kB a scene."""
 
     def __init__(self, dataset: Sequence[Scenario], count: int) -> None:
-        views: dict[str, BirdsEye] = {}
-        images, planes, routes, commands = [], [], [], []
+        self._views: dict[str, tuple[RoadMap, BirdsEye]] = {}
+        planes, routes, commands = [], [], []
         for i in tqdm(range(count), desc="ground", dynamic_ncols=True):
             scenario = dataset[i]
             scene = scenario.privileged()
-            if scene.road_map.name not in views:
-                views[scene.road_map.name] = BirdsEye(scene.road_map)
-            images.append(scenario.observation().images[:, -1])
-            planes.append(np.round(255 * ground_planes(scene, views[scene.road_map.name])).astype(np.uint8))
+            planes.append(np.round(255 * ground_planes(scene, self._view(scene.road_map))).astype(np.uint8))
             routes.append(route_offsets(scene))
             commands.append(COMMANDS.index(scene.command))
-        self.images: NDArray[np.uint8] = np.stack(images)  # (N, C, H, W, 3)
+            self._note(scenario)
         self.planes = torch.from_numpy(np.stack(planes))
         self.routes = torch.from_numpy(np.stack(routes))
         self.commands = torch.tensor(commands)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.commands)
+
+    def _view(self, road_map: RoadMap) -> BirdsEye:
+        """The map from above, drawn once; the map is told by its object, for recordings of one town lie in frames of their own."""
+        known = self._views.get(road_map.name)
+        if known is None or known[0] is not road_map:
+            known = self._views[road_map.name] = road_map, BirdsEye(road_map)
+        return known[1]
+
+    def _note(self, scenario: Scenario) -> None:
+        """What else is kept of a scene."""
+
+
+class SightData(GroundData):
+    """The present frame of every scene too: 40 kB a scene."""
+
+    def __init__(self, dataset: Sequence[Scenario], count: int) -> None:
+        self._frames: list[NDArray[np.uint8]] = []
+        super().__init__(dataset, count)
+        self.images: NDArray[np.uint8] = np.stack(self._frames)  # (N, C, H, W, 3)
+        self._frames.clear()
+
+    def _note(self, scenario: Scenario) -> None:
+        self._frames.append(scenario.observation().images[:, -1])
 
 
 class SightTerms(NamedTuple):
@@ -85,7 +106,7 @@ class SightTerms(NamedTuple):
         return self.planes + self.route
 
 
-def sight_terms(planes: torch.Tensor, route: torch.Tensor, data: SightData, index: NDArray[np.int64]) -> SightTerms:
+def sight_terms(planes: torch.Tensor, route: torch.Tensor, data: GroundData, index: NDArray[np.int64]) -> SightTerms:
     """The terms of a head's answers about the scenes `index`."""
     planes_loss = functional.binary_cross_entropy_with_logits(planes, data.planes[index].to(planes.device).float() / 255.0)
     wanted = data.routes[index].to(route.device)

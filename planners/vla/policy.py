@@ -40,6 +40,7 @@ class SftTerms:
     language: torch.Tensor  # mean cross-entropy of reasoning, </think>, <answer>, end
     action: torch.Tensor  # mean cross-entropy of the action tokens
     accuracy: torch.Tensor
+    state: torch.Tensor | None = None  # (B, hidden) of the prompt's end, from which the answer is spoken
 
 
 class VlaPolicy:
@@ -144,13 +145,15 @@ class VlaPolicy:
             ids[i, : len(row)] = torch.tensor(row)
         return ids.to(self.device)
 
-    def sft_terms(self, prompts: Sequence[EncodedPrompt], ids: torch.Tensor, label_spread: float = 0.0) -> SftTerms:
+    def sft_terms(self, prompts: Sequence[EncodedPrompt], ids: torch.Tensor, label_spread: float = 0.0, state: bool = False) -> SftTerms:
         """Teacher-forced losses of answers `ids` (B, L) over the whole vocabulary (AutoVLA, section 3.3).
 
         label_spread: metres; above 0 an action's target is spread over the codebook by exp(-distance^2 / 2 spread^2), where a token is a motion.
+        state: give the model's last state of the prompt too.
         """
         inputs = append_answers(self.inputs(prompts), ids, self.grammar.pad)
-        logits = self.model(**inputs, logits_to_keep=ids.shape[1]).logits.float()
+        out = self.model(**inputs, logits_to_keep=ids.shape[1], output_hidden_states=state)
+        logits = out.logits.float()
         kinds = self.grammar.kinds(ids)
         action = kinds == int(Kind.ACTION)
         spoken = (kinds != int(Kind.PAD)) & (kinds != int(Kind.MODE)) & ~action & ~self._given(ids)
@@ -163,7 +166,9 @@ class VlaPolicy:
         per_action = torch.zeros_like(loss).masked_scatter(action, action_loss)
         right = torch.zeros_like(loss).masked_scatter(action, (chosen.argmax(-1) == target).float())
         count = action.sum(1).clamp(min=1)
-        return SftTerms(loss[:, 0], (loss * spoken).sum(1) / spoken.sum(1).clamp(min=1), per_action.sum(1) / count, right.sum(1) / count)
+        language = (loss * spoken).sum(1) / spoken.sum(1).clamp(min=1)
+        last = out.hidden_states[-1][:, -ids.shape[1]] if state else None
+        return SftTerms(loss[:, 0], language, per_action.sum(1) / count, right.sum(1) / count, last)
 
     def _given(self, ids: torch.Tensor) -> torch.Tensor:
         """(B, L) bool, where a token is of the given present motion: it follows <answer>, and nobody has to predict it."""

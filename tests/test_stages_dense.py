@@ -1,0 +1,107 @@
+"""Dense questions beside the words of SFT."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toy_scenes import CORPUS, toy_codebook, toy_scenario
+
+from drive.core.runs import RunFolder
+from drive.planners.vla.backbone import ModelConfig
+from drive.planners.vla.checkpoint import load_policy
+from drive.planners.vla.policy import VlaPolicy
+from drive.planners.vla.tiny import build_tiny
+from drive.stages.dense import dense_questions
+from drive.stages.loop import OptimConfig
+from drive.stages.scenes import TeacherStore
+from drive.stages.sft import SftConfig, train_sft
+
+CONFIG = SftConfig(
+    steps=12,
+    batch=8,
+    micro_batch=8,
+    dense_weight=1.0,
+    log_every=1,
+    validate_scenes=0,
+    checkpoint_every=6,
+    optim=OptimConfig(2e-3, warmup_steps=2),
+)
+
+
+def new_policy(frozen: bool = False) -> VlaPolicy:
+    model, processor = build_tiny(CORPUS, seed=0, vocab_size=320)
+    return VlaPolicy.from_backbone(model, processor, toy_codebook(), ModelConfig(max_reasoning=12, freeze_vision=frozen))
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [toy_scenario(i) for i in range(16)]
+
+
+def new_run(path) -> RunFolder:
+    return RunFolder.create(path, "sft", {}, ["drive", "train"], "sft")
+
+
+def numbers(run: RunFolder) -> list[dict]:
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in run.metrics()]
+
+
+def test_the_state_is_the_prompts_and_knows_nothing_of_the_answer(scenes):
+    policy = new_policy()
+    store = TeacherStore(scenes[:2], policy)
+    prompts = [store.prompt(i) for i in range(2)]
+    fast = policy.sft_terms(prompts, policy.target_ids(prompts, store.actions, [None, None]), state=True)
+    other = policy.sft_terms(prompts, policy.target_ids(prompts, store.actions[::-1], ["road free", "brake"]), state=True)
+    assert fast.state is not None and other.state is not None and fast.state.shape == (2, policy.model.config.text_config.hidden_size)
+    torch.testing.assert_close(fast.state, other.state, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(fast.state[0], fast.state[1], atol=1e-3)
+    logits = policy.model.get_output_embeddings()(fast.state)
+    torch.testing.assert_close(-torch.log_softmax(logits, -1)[:, policy.grammar.answer], fast.mode, atol=1e-4, rtol=1e-4)
+
+
+def test_questions_are_about_the_scene_itself(scenes):
+    policy = new_policy()
+    store = TeacherStore(scenes, policy)
+    head, ground = dense_questions(policy.model, scenes, store.poses)
+    assert len(ground) == len(scenes)
+    states = torch.randn(4, policy.model.config.text_config.hidden_size)
+    index = np.array([3, 1, 2, 0])
+    whole = head.terms(states, ground, store.poses, index)
+    parts = [head.terms(states[k : k + 1], ground, store.poses, index[k : k + 1]) for k in range(4)]
+    assert float(whole.loss.detach()) == pytest.approx(float(sum(p.loss for p in parts).detach()) / 4, rel=1e-4), "gradient accumulation gives the same loss"
+    last = head.plan[2]
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():  # a plan told right has no error
+        last.weight.zero_()
+        last.bias.copy_(torch.from_numpy(store.poses[3, :, :2].ravel()).float() / 10.0)
+    assert float(head.terms(states[:1], ground, store.poses, index[:1]).plan_error) < 1e-4
+
+
+def test_the_questions_teach_a_tower_that_learns(scenes, tmp_path):
+    policy = new_policy()
+    before = policy.model.model.visual.state_dict()["patch_embed.proj.weight"].clone()
+    run = new_run(tmp_path)
+    train_sft(run, policy, scenes, None, CONFIG)
+    lines = run.metrics()
+    assert lines[-1]["plan_error_m"] < 0.7 * lines[0]["plan_error_m"]
+    assert not torch.equal(before, policy.model.model.visual.state_dict()["patch_embed.proj.weight"])
+    plain = new_run(tmp_path / "plain")
+    train_sft(plain, new_policy(), scenes, None, replace(CONFIG, dense_weight=0.0, steps=1))
+    assert "plan_error_m" not in plain.metrics()[0] and plain.metrics()[0]["gradient_norm"] != lines[0]["gradient_norm"]
+
+
+def test_a_resumed_run_goes_on_with_its_head(scenes, tmp_path):
+    run, again = new_run(tmp_path / "a"), new_run(tmp_path / "b")
+    policy = train_sft(run, new_policy(frozen=True), scenes, None, CONFIG)
+    first = run.checkpoints()[6]
+    again.log(6, {})
+    resumed = train_sft(again, load_policy(first), scenes, None, CONFIG, resume_from=(6, first))
+    assert [line for line in numbers(again) if line["step"] > 6] == [line for line in numbers(run) if line["step"] > 6]
+    for a, b in zip(policy.model.state_dict().values(), resumed.model.state_dict().values()):
+        assert torch.equal(a, b)
+
+
+def test_a_weight_below_zero_is_refused():
+    with pytest.raises(ValueError, match="dense_weight"):
+        SftConfig(dense_weight=-1.0)
