@@ -18,10 +18,11 @@ from drive.core.geometry import compose
 from drive.core.types import Camera, Command
 from drive.metrics.carla_records import Event, Failure, Infraction
 from drive.metrics.carla_scores import Rule, record_of
-from drive.report.closed_loop_films import BAR, LIGHT_COLOURS, VIEW, Scene, films_of, pictures, scenes_of, write_films
+from drive.report.closed_loop_films import LIGHT_COLOURS, Scene, films_of, pictures, scenes_of, write_films
 from drive.report.closed_loop_maps import picture_path, route_map
 from drive.report.closed_loop_page import Pictures, Videos, write_page
 from drive.report.pictures import ALARM, EGO_AT
+from drive.report.word_bar import BAR, VIEW
 from drive.simulators.carla_routes import CarlaRoute
 from drive.simulators.routes import route_along
 from drive.simulators.towns import load_town

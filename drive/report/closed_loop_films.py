@@ -24,7 +24,6 @@ from drive.report.pictures import (
     FAINT,
     INK,
     PAPER,
-    PLAN_COLOUR,
     RGB,
     Instant,
     Ribbon,
@@ -33,16 +32,14 @@ from drive.report.pictures import (
     font,
     painter,
     resized_camera,
-    wrap,
 )
 from drive.report.video import write_mp4
+from drive.report.word_bar import MODE_COLOUR, VIEW, command_badge, word_bar
 
 VIDEOS, CLEAN = "videos", "clean"
 FPS = 10.0
 BEFORE_S, AFTER_S, HOLD_S = 8.0, 2.0, 1.0  # s of a film before and after its infraction; s that its last picture stands
-VIEW, BAR, METRES = 480, 96, 80.0  # pixels of each view, pixels of the bar of words, m across the view from above
-WORDS_AT = 190  # pixels from the left of the bar
-MODE_COLOUR = (104, 78, 176)
+METRES = 80.0  # across the view from above
 LIGHT_COLOURS = {"Red": (226, 52, 48), "Yellow": (244, 190, 40), "Green": (58, 190, 92)}
 STOP_BAR = (0.8, 3.0)  # m along and across the lane
 RING_M = 4.0  # m, radius about who is hit
@@ -224,25 +221,12 @@ def _banner(views: RGB, text: str) -> RGB:
 
 def _bar(moment: Moment, thought: Thought | None, scene: Scene, title: str) -> RGB:
     """(BAR, 2 * VIEW, 3): speed, command, the planner's words and mode, time to the infraction, and what the judge says of it."""
-    picture = Image.new("RGB", (2 * VIEW, BAR), PAPER)
-    draw, speed = ImageDraw.Draw(picture), f"{3.6 * moment.speed:.0f}"
-    draw.text((18, 48), speed, INK, font(46, bold=True), anchor="lm")
-    draw.text((26 + font(46, bold=True).getlength(speed), 58), "km/h", FAINT, font(16), anchor="lm")
-    draw.text((2 * VIEW - 16, 21), f"{title}   {moment.time:5.1f} s", FAINT, font(14), anchor="rm")
-    badges = [(moment.command.value.replace("changelane", "change lane ").replace("lanefollow", "follow lane"), PLAN_COLOUR)]
+    badges = [command_badge(moment.command)]
     badges += [(thought.mode, MODE_COLOUR)] if thought is not None and thought.mode else []
     if scene.banner and moment.time < scene.at - 1e-6:
         badges.append((f"{scene.banner.lower()} in {scene.at - moment.time:.1f} s", ALARM))
-    left, face = float(WORDS_AT), font(14, bold=True)
-    for word, colour in badges:
-        width = face.getlength(word) + 20
-        draw.rounded_rectangle((left, 9, left + width, 33), 8, colour)
-        draw.text((left + 10, 21), word, INK, face, anchor="lm")
-        left += width + 10
     told = scene.message if scene.message and moment.time >= scene.at - 1e-6 else thought.words if thought is not None else ""
-    for n, row in enumerate(wrap(told, font(15), 2 * VIEW - WORDS_AT - 16, 2)):
-        draw.text((WORDS_AT, 42 + 23 * n), row, INK, font(15))
-    return np.asarray(picture)
+    return word_bar(moment.speed, f"{title}   {moment.time:5.1f} s", badges, told)
 
 
 def fault_words(events: Sequence[Event], times: Array) -> list[tuple[float, str, str]]:

@@ -11,12 +11,11 @@ from PIL import Image, ImageDraw
 from drive.core.geometry import arc_length, relative
 from drive.core.roadmap import RoadMap
 from drive.core.types import Array, Camera, Command, Rollout
-from drive.report.pictures import ALARM, FAINT, INK, PAPER, PLAN_COLOUR, RGB, Instant, Ribbon, ScenePainter, font, painter, wrap
+from drive.report.pictures import ALARM, INK, PAPER, RGB, Instant, Ribbon, ScenePainter, font, painter
+from drive.report.word_bar import MODE_COLOUR, VIEW, command_badge, word_bar
 
-VIEW, BAR, METRES = 480, 96, 80.0  # pixels of each view, pixels of the bar of words, m across the bird's-eye view
+METRES = 80.0  # across the bird's-eye view
 HOLD_S = 1.5  # s that the last picture stands
-MODE_COLOUR = (104, 78, 176)
-WORDS_AT = 190  # pixels from the left of the bar
 
 
 @dataclass(frozen=True)
@@ -104,24 +103,10 @@ def _banner(picture: RGB, text: str, colour: tuple[int, int, int]) -> RGB:
 
 def _bar(drive: Drive, step: int, at: int | None) -> RGB:
     """(BAR, 2 * VIEW, 3): speed at `step`, and command, mode and reasoning of plan number `at`."""
-    picture = Image.new("RGB", (2 * VIEW, BAR), PAPER)
-    draw, speed = ImageDraw.Draw(picture), f"{3.6 * np.hypot(*drive.rollout.ego.velocity_ego[step]):.0f}"
-    draw.text((18, 48), speed, INK, font(46, bold=True), anchor="lm")
-    draw.text((26 + font(46, bold=True).getlength(speed), 58), "km/h", FAINT, font(16), anchor="lm")
+    speed = float(np.hypot(*drive.rollout.ego.velocity_ego[step]))
     facts = f"{drive.planner}   {drive.road_map.name}   {(step - drive.start) * drive.rollout.dt:4.1f} s"
-    draw.text((2 * VIEW - 16, 21), facts, FAINT, font(14), anchor="rm")
     if at is None:
-        return np.asarray(picture)
+        return word_bar(speed, facts, (), "")
     plan = drive.rollout.plans[at][1]
-    command = drive.commands[at].value.replace("changelane", "change lane ").replace("lanefollow", "follow lane")
-    badges = [(command, PLAN_COLOUR)] + ([(f"{plan.mode}, {plan.generated_tokens} tokens", MODE_COLOUR)] if plan.mode else [])
-    badges.append((f"{1e3 * plan.latency_s:.0f} ms", (58, 64, 76)))
-    left, face = float(WORDS_AT), font(14, bold=True)
-    for word, colour in badges:
-        width = face.getlength(word) + 20
-        draw.rounded_rectangle((left, 9, left + width, 33), 8, colour)
-        draw.text((left + 10, 21), word, INK, face, anchor="lm")
-        left += width + 10
-    for n, row in enumerate(wrap(plan.reasoning, font(15), 2 * VIEW - WORDS_AT - 16, 2)):
-        draw.text((WORDS_AT, 42 + 23 * n), row, INK, font(15))
-    return np.asarray(picture)
+    badges = [command_badge(drive.commands[at])] + ([(f"{plan.mode}, {plan.generated_tokens} tokens", MODE_COLOUR)] if plan.mode else [])
+    return word_bar(speed, facts, [*badges, (f"{1e3 * plan.latency_s:.0f} ms", (58, 64, 76))], plan.reasoning)
