@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from drive.benchmarks.carla_company import Company
-from drive.benchmarks.carla_stops import BAR_M, stood, stops_ahead
+from drive.benchmarks.carla_stops import BAR_M, red_lights, stood, stops_ahead
 from drive.core.vehicle import VehicleParams
 from drive.metrics.carla_infractions import RollOut, Surroundings, judge
 from drive.metrics.carla_lanes import LaneIndex
@@ -155,3 +155,45 @@ def test_the_official_time_of_a_scenario():
         assert runner._end(item, None) == (["undo", "away"] if ends else [])  # type: ignore[arg-type]
         assert runner.timeouts == ends and part.closed == ends
         assert [e.why for e in runner.events] == (["timed out"] if ends else [])
+
+
+def two_lanes_before_a_junction():
+    """(town's map, route, lane beside the route's first) where two lanes of one direction end at a junction."""
+    road_map = load_town("urban_a")
+    for lane in road_map.lanes.values():
+        beside = road_map.lanes.get(lane.left_neighbor or lane.right_neighbor)
+        if beside is not None and lane.length > 40.0 and lane.successors and road_map.lanes[lane.successors[0]].is_connector:
+            return road_map, route_along(road_map, (lane.id, lane.successors[0])), lane, beside
+    raise AssertionError("no such road")
+
+
+def test_a_red_light_bars_the_lane_beside_the_route_too():
+    """The expert went around a bar in its own lane as around a parked car, and over the stop line beside it."""
+    road_map, route, lane, beside = two_lanes_before_a_junction()
+    (elsewhere,) = [k for k in road_map.lanes.values() if k.roadblock != lane.roadblock and not k.is_connector and k.length > 40.0][:1]
+
+    def light(state, *lanes):
+        stops = np.stack([k.centerline[-1] for k in lanes])
+        return SimpleNamespace(actor=SimpleNamespace(get_state=lambda: SimpleNamespace(name=state)), lanes=tuple(k.id for k in lanes), stops=stops)
+
+    for one in ((light("Red", lane, beside),), (light("Yellow", lane), light("Red", beside))):
+        town = SimpleNamespace(road_map=road_map, lights=(*one, light("Red", elsewhere)))
+        np.testing.assert_array_equal(np.stack(red_lights(town, route.lane_ids)), [lane.centerline[-1], beside.centerline[-1]])
+    town = SimpleNamespace(road_map=road_map, lights=(light("Green", lane), light("Red", beside)))
+    np.testing.assert_array_equal(np.stack(red_lights(town, route.lane_ids)), [beside.centerline[-1]])
+
+
+def test_a_stop_sign_bars_the_lane_beside_the_route_too():
+    road_map, route, lane, beside = two_lanes_before_a_junction()
+    at = lane.length - 3.3
+    trigger = np.array([np.interp(at, route.s, route.path[:, k]) for k in (0, 1)])
+    states = states_along(route, [at - 30.0], [8.0])
+    index = int(np.argmin(np.hypot(*(route.path[:, :2] - states[-1][:2]).T)))
+    ego = SimpleNamespace(vehicle=VehicleParams(1.85, 3.8, 1.0, 2.85, 1.5))
+    simulator = SimpleNamespace(route=route, route_index=index, route_s=at - 30.0, states=states, ego=ego)
+    town = SimpleNamespace(road_map=road_map, signs=(Sign(7, trigger, trigger, np.array([0.9, 1.5])),))
+    own, other = stops_ahead(simulator, town)
+    gap = np.hypot(*(lane.centerline[-1] - beside.centerline[-1])[:2])
+    assert np.hypot(*(own - other)[:2]) == pytest.approx(gap, abs=0.3)
+    toward = beside.centerline[-1, :2] - lane.centerline[-1, :2]
+    assert float((other - own)[:2] @ toward) > 0.0

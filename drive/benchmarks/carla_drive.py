@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from drive.benchmarks.carla_film import FilmLog, RouteLog
 from drive.benchmarks.carla_motion import MotionLog
-from drive.benchmarks.carla_stops import stops_ahead
+from drive.benchmarks.carla_stops import RED, red_lights, stops_ahead
 from drive.core.geometry import arc_length, compose, interpolate_poses, project, relative
 from drive.core.protocols import Planner, PrivilegedPlanner
 from drive.core.types import AgentType, Camera, Plan, PlanStatus, Privileged, Tracks, Trajectory
@@ -36,7 +36,6 @@ from drive.simulators.routes import Route
 
 Array = NDArray[np.float64]
 CREEP, CREEP_SPEED, STILL = 1.5, 3.0, 0.1  # s, m/s; m/s below which a car stands
-RED, YELLOW = "Red", "Yellow"
 BAR = (0.6, 3.2, 1.5)  # m, of the barrier that stands for a red light to planners that read the ground truth
 
 
@@ -317,17 +316,11 @@ def ask(planner: Any, simulator: CarlaSimulator, town: ClientTown | None) -> Pla
 
 
 def with_lights(scene: Privileged, simulator: CarlaSimulator, town: ClientTown) -> Privileged:
-    """The scene with a barrier at the end of every lane of the route whose light is not green, and at stop signs still to be stopped at.
+    """The scene with a barrier at the end of every lane of the route's roads whose light is not green, and at stop signs still to be stopped at.
 
     Planners after PDM know boxes, not lights and signs.
     """
-    rows = [
-        stop
-        for light in town.lights
-        if light.actor.get_state().name in (RED, YELLOW)
-        for lane, stop in zip(light.lanes, light.stops)
-        if lane in scene.route_lane_ids
-    ] + stops_ahead(simulator, town)
+    rows = red_lights(town, scene.route_lane_ids) + stops_ahead(simulator, town)
     if not rows:
         return scene
     bars, n = np.array(rows), len(rows)

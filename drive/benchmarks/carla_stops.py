@@ -1,4 +1,7 @@
-"""Stop signs for planners that read the ground truth: a bar in the way until the car has stood there, as at a red light."""
+"""Red lights and stop signs for planners that read the ground truth: bars across every lane of the approach.
+
+In the route's lane alone a bar would be one more thing that stands there, and the lane beside it the way around. A sign's bars stand until the car has stood there.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from drive.core.geometry import compose, interpolate_poses, wrap_angle
+from drive.core.geometry import compose, interpolate_poses, relative, wrap_angle
 from drive.metrics.carla_signs import STOP_NEAR
 
 if TYPE_CHECKING:
     from drive.simulators.carla_simulator import CarlaSimulator
     from drive.simulators.carla_town import ClientTown
+    from drive.simulators.routes import Route
 
 Array = NDArray[np.float64]
 STOOD = 0.1  # m/s below which a car stands, to the judge
 BESIDE, ALONG = 2.5, 1.0  # m of a sign's trigger from the route, rad of its lane's heading from the route's
 SEEN_M = 80.0  # m of route ahead
+RED, YELLOW = "Red", "Yellow"
 BAR_M = 4.5  # m from the trigger's middle to the bar: who keeps 3.5 m from it stands with its middle in the trigger's reach
+
+
+def red_lights(town: ClientTown, route_lane_ids: tuple[str, ...]) -> list[Array]:
+    """(3,) poses of the ends of the lanes of the route, and of those beside them, whose light is not green."""
+    lanes = town.road_map.lanes
+    roads = {lanes[i].roadblock or i for i in route_lane_ids if i in lanes}
+    return [
+        stop
+        for light in town.lights
+        if light.actor.get_state().name in (RED, YELLOW)
+        for lane, stop in zip(light.lanes, light.stops)
+        if lane in lanes and (lanes[lane].roadblock or lane) in roads
+    ]
 
 
 def stops_ahead(simulator: CarlaSimulator, town: ClientTown) -> list[Array]:
@@ -34,8 +52,21 @@ def stops_ahead(simulator: CarlaSimulator, town: ClientTown) -> list[Array]:
             continue
         passed = simulator.route_s + middle > route.s[at] + STOP_NEAR
         if not passed and not stood(simulator.states, middle, sign.trigger):
-            found.append(interpolate_poses(route.s, route.path, np.array([min(route.s[at] + BAR_M, route.length)]))[0])
+            bar = interpolate_poses(route.s, route.path, np.array([min(route.s[at] + BAR_M, route.length)]))[0]
+            found += [compose(bar, np.array([0.0, left, 0.0])) for left in _abreast(town, route, at)]
     return found
+
+
+def _abreast(town: ClientTown, route: Route, at: int) -> list[float]:
+    """m to the left of the route of its own lane's middle (0) and of those beside it, at its point `at`."""
+    lanes, pose = town.road_map.lanes, route.path[at]
+    own = lanes[route.lane_id(at)]
+    left = [0.0]
+    for lane in lanes.values():
+        if own.roadblock and lane.roadblock == own.roadblock and lane.id != own.id:
+            near = lane.centerline[int(np.argmin(np.hypot(*(lane.centerline[:, :2] - pose[:2]).T)))]
+            left.append(float(relative(pose, near)[1]))
+    return left
 
 
 def _meant(town: ClientTown, pose: Array, trigger: Array) -> bool:
