@@ -120,7 +120,7 @@ class EmergencyVehicle(Part):
             return "this server's library has no emergency vehicles"
         return self.fits(self.spec, ego.route, self.stage.ways)
 
-    def begin(self, ego: EgoView) -> None:
+    def begin(self, ego: EgoView) -> str | None:
         """See Part."""
         traffic, kind = self.stage.traffic, self.choice[int(self.stage.rng.integers(len(self.choice)))]
         for more in BACK_M:
@@ -133,7 +133,8 @@ class EmergencyVehicle(Part):
             speed = max(float(ego.state[3]), 0.0)
             self.emergency = self.stage.car(lane, found[1], speed, mode=EXTERNAL, plan=plan or self._plan(found[0].id), kind=kind, close=True)
             if self.emergency is not None:
-                return
+                return None
+        return "no free place behind the ego for the emergency vehicle"
 
     def _plan(self, lane: str) -> list[int]:
         """A way straight on from a lane that the ego has left."""
@@ -147,7 +148,7 @@ class EmergencyVehicle(Part):
 
     def over(self, ego: EgoView) -> bool:
         """See Part."""
-        return self.seconds > EMERGENCY_S or self.emergency is None
+        return self.seconds > EMERGENCY_S
 
 
 class ControlLoss(Part):

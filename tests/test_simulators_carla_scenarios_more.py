@@ -35,6 +35,7 @@ HIGHWAY = json.dumps(
         "vehicles": 0,
         "drives": [
             one("ambulance", "YieldToEmergencyVehicle", 150.0, {"distance": "20"}, seed=3),
+            one("crowded out", "YieldToEmergencyVehicle", 150.0, {"distance": "20"}, seed=3, taken=32, until="no room"),
         ],
     }
 )
@@ -104,3 +105,10 @@ def test_an_emergency_vehicle_comes_from_behind_and_stays_behind_who_stays():
     gap = moves[:, 1] - moves[:, 5]
     assert 10.0 < gap[0] < 50.0 and gap[-1] < gap[0] and gap.min() > 0.0 and gap.max() < 50.0 and drive["collisions"] == []
     assert len(moves) * 0.05 == pytest.approx(12.0, abs=0.3)
+
+
+def test_an_emergency_vehicle_that_finds_no_room_was_not_played():
+    drive = drives(HIGHWAY)["crowded out"]
+    assert phases(drive) == ["placed", "no room"] and drive["emergencies"] == []
+    assert drive["missing"] == ["crowded out (YieldToEmergencyVehicle): no room: no free place behind the ego for the emergency vehicle"]
+    assert drive["left"] == ["vehicle.lincoln.mkz_2020"]
