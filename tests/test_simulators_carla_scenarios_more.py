@@ -20,7 +20,7 @@ TOWN = json.dumps(
             one("bicycle", "VehicleTurningRoute", 110.0, lanes=LEFT, seed=1),
             one("cycle flow", "CrossingBicycleFlow", 110.0, lanes=LEFT, seed=1),
             one("hazard", "HazardAtSideLaneTwoWays", 60.0, {"bicycle_speed": "10", "bicycle_drive_distance": "20"}, seed=1, seconds=25),
-            one("exit", "BlockedIntersection", 110.0, lanes=LEFT, seed=1, vehicles=0, seconds=60),
+            one("exit", "BlockedIntersection", 110.0, lanes=LEFT, seed=1, seconds=60),
             one("door", "VehicleOpensDoorTwoWays", 60.0, seed=1, blind=7.0, seconds=25),
             one("invading", "InvadingTurn", 60.0, {"distance": "60", "offset": "0.27"}, seed=1, seconds=25),
             one("loss", "ControlLoss", 60.0, seed=1, seconds=25),
