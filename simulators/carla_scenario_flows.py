@@ -8,7 +8,7 @@ import numpy as np
 
 from drive.core.roadmap import Lane
 from drive.simulators.carla_scenario_part import Part, ScenarioSpec
-from drive.simulators.carla_scenario_stage import BRAKE, KEEP_M
+from drive.simulators.carla_scenario_stage import BRAKE, KEEP_M, PUSH
 from drive.simulators.carla_scenario_ways import AHEAD_M, LEAVE_M, Way, Ways
 from drive.simulators.carla_traffic import EgoView
 from drive.simulators.routes import Route
@@ -62,6 +62,17 @@ class _Flow(_Junction):
             at -= float(self.stage.rng.uniform(*self.gaps))
         self.next_gap = float(self.stage.rng.uniform(*self.gaps))
         return None if self.made else "no free place on the way of the flow"
+
+    def open_first(self, places: list[tuple[Lane, Lane, float]], why: str | None) -> str | None:
+        """A flow at the first of (the ego's lane, another's, m along the route behind them) that has room; else the last's reason, or `why`."""
+        for mine, rival, self.leave_s in places:
+            way = self.stage.ways.through(rival)
+            if way is not None:
+                why = self.open_flow(way)
+                if why is None:
+                    self.light(mine, rival)
+                    return None
+        return why
 
     def light(self, mine: Lane, rival: Lane) -> None:
         """Where lights rule the flow, it waits for the trigger; then it and the ego have green."""
@@ -137,15 +148,7 @@ class CrossingFlow(_Flow):
         if found is None:
             return why
         mine, enter = found
-        self.leave_s = enter + mine.length
-        for rival in ways.facing(mine):
-            way = ways.through(rival)
-            if way is not None:
-                why = self.open_flow(way)
-                if why is None:
-                    self.light(mine, rival)
-                    return None
-        return why
+        return self.open_first([(mine, rival, enter + mine.length) for rival in ways.facing(mine)], why)
 
 
 class MergingFlow(_Flow):
@@ -162,14 +165,7 @@ class MergingFlow(_Flow):
     def place(self, ego: EgoView) -> str | None:
         """See Part."""
         why, ways = self.fits(self.spec, ego.route, self.stage.ways), self.stage.ways
-        for mine, rival, leave in ways.joined(ego.route, self.spec.trigger_s):
-            self.leave_s, way = leave, ways.through(rival)
-            if way is not None:
-                why = self.open_flow(way)
-                if why is None:
-                    self.light(mine, rival)
-                    return None
-        return why
+        return self.open_first(ways.joined(ego.route, self.spec.trigger_s), why)
 
 
 class RedLightRunner(_Junction):
@@ -224,6 +220,7 @@ class RedLightRunner(_Junction):
         self.row, self.rival, self.run_m = row, rival, back + float(rival.s[j])
         self.meet_s = self.enter_s + float(self.mine.s[i])
         self.gone_m = back + rival.length + LEAVE_M
+        self.way = [(lanes[k], s), *((lane, 0.0) for lane in lanes[k + 1 :])]
         self.did, self.pace = 0.0, 0.0
         return True
 
@@ -232,16 +229,23 @@ class RedLightRunner(_Junction):
         self.hold_lights(self.mine, [])
 
     def after_step(self, ego: EgoView, running: bool) -> list[Any]:
-        """It starts so that both are at the meeting place at once where the ego does not slow down; then its speed is its own."""
+        """It starts so that both are at the meeting place at once where the ego does not slow down; then its speed is its own.
+
+        Until then its way is kept free: whom the light holds there would hold it too.
+        """
         fleet = self.stage.traffic.fleet
+        if not self.pace:
+            for lane, low in self.way:
+                self.stage.clear_lane(lane, low, np.inf)
         if not running or self.passed:
             return []
         if not self.pace:
             rest = self.meet_s - ego.route_s - ego.vehicle.rear_to_center
-            if rest > LEAST_M and rest / max(float(ego.state[3]), 0.1) > self.run_m / RUN_SPEED:
-                return []
             room = max(float(fleet.gap[self.row]) - KEEP_M - 2.0, 0.0)  # to whom it follows
-            self.pace, fleet.speed[self.row] = RUN_SPEED, min(RUN_SPEED, float(np.sqrt(2.0 * BRAKE * room)))
+            speed = min(RUN_SPEED, float(np.sqrt(2.0 * BRAKE * room)))
+            if rest > LEAST_M and rest / max(float(ego.state[3]), 0.1) > run_s(self.run_m, speed):
+                return []
+            self.pace, fleet.speed[self.row] = RUN_SPEED, speed
         before = float(fleet.x[self.row]), float(fleet.y[self.row])
         self.stage.drive(self.row, self.pace, self.dt)
         self.did += float(np.hypot(fleet.x[self.row] - before[0], fleet.y[self.row] - before[1]))
@@ -253,6 +257,14 @@ class RedLightRunner(_Junction):
     def over(self, ego: EgoView) -> bool:
         """See Part."""
         return self.passed or self.seconds > LONGEST_S
+
+
+def run_s(metres: float, speed: float) -> float:
+    """s that a runner which starts with `speed` m/s takes for so many metres."""
+    gains = (RUN_SPEED**2 - speed**2) / (2.0 * PUSH)  # m until it has its own speed
+    if gains > metres:
+        return float(np.sqrt(speed**2 + 2.0 * PUSH * metres) - speed) / PUSH
+    return (RUN_SPEED - speed) / PUSH + (metres - gains) / RUN_SPEED
 
 
 def long_enough(way: Way | None) -> bool:

@@ -19,6 +19,7 @@ INSET = 0.7  # m from a car's middle to what counts as over the line
 SPEED, MOST = 7.0, 5  # m/s and number at a time of those who invade
 CLEAR_S = 1.0  # s between two looks for traffic in their lane
 EMERGENCY_S, FASTER, BEHIND_M = 12.0, 15.0, 15.0  # s of its drive, m/s above the ego's speed, m behind (yield_to_emergency_vehicle.py)
+PRESS_S = 0.4  # s that it keeps to who does not make way
 LONGEST_EMERGENCY = 7.0  # m, so that it keeps to its lane
 ROOM_M = 60.0  # m of route behind the trigger
 BACK_M = (0.0, 6.0, 12.0, 20.0)  # m further behind where it may stand as well
@@ -119,7 +120,7 @@ class EmergencyVehicle(Part):
             return "this server's library has no emergency vehicles"
         return self.fits(self.spec, ego.route, self.stage.ways)
 
-    def begin(self, ego: EgoView) -> None:
+    def begin(self, ego: EgoView) -> str | None:
         """See Part."""
         traffic, kind = self.stage.traffic, self.choice[int(self.stage.rng.integers(len(self.choice)))]
         for more in BACK_M:
@@ -132,7 +133,8 @@ class EmergencyVehicle(Part):
             speed = max(float(ego.state[3]), 0.0)
             self.emergency = self.stage.car(lane, found[1], speed, mode=EXTERNAL, plan=plan or self._plan(found[0].id), kind=kind, close=True)
             if self.emergency is not None:
-                return
+                return None
+        return "no free place behind the ego for the emergency vehicle"
 
     def _plan(self, lane: str) -> list[int]:
         """A way straight on from a lane that the ego has left."""
@@ -141,12 +143,12 @@ class EmergencyVehicle(Part):
     def after_step(self, ego: EgoView, running: bool) -> list[Any]:
         """See Part."""
         if self.emergency is not None and running and self.stage.traffic.fleet.active[self.emergency]:
-            self.stage.drive(self.emergency, max(float(ego.state[3]), 0.0) + FASTER, self.dt)
+            self.stage.drive(self.emergency, max(float(ego.state[3]), 0.0) + FASTER, self.dt, keep_s=PRESS_S)
         return []
 
     def over(self, ego: EgoView) -> bool:
         """See Part."""
-        return self.seconds > EMERGENCY_S or self.emergency is None
+        return self.seconds > EMERGENCY_S
 
 
 class ControlLoss(Part):

@@ -53,8 +53,9 @@ class Part:
         """Put the actors in place; why that cannot be done, None where it was."""
         raise NotImplementedError
 
-    def begin(self, ego: EgoView) -> None:
-        """The ego is at the trigger point."""
+    def begin(self, ego: EgoView) -> str | None:
+        """The ego is at the trigger point; why it cannot be played after all, None where it can."""
+        return None
 
     def before_step(self, ego: EgoView, running: bool) -> list[Any]:
         """Orders and commands of this tick, before the traffic's step."""

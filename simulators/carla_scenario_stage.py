@@ -127,8 +127,8 @@ class Stage:
         fleet.x[row], fleet.y[row], fleet.speed[row] = x, y, speed
         fleet.heading[row] = fleet.course[row] = heading
 
-    def drive(self, row: int, speed: float, dt: float, aside: float = 0.0) -> None:
-        """Advance a car of mode EXTERNAL along its plan towards `speed` m/s, `aside` m left of its lane's middle.
+    def drive(self, row: int, speed: float, dt: float, aside: float = 0.0, keep_s: float = KEEP_S) -> None:
+        """Advance a car of mode EXTERNAL along its plan towards `speed` m/s, `aside` m left of its lane's middle, `keep_s` behind whom it follows.
 
         It heeds no light and no right of way, but whom it follows. The ego counts where it drives the same way: whoever crosses before
         it is hit.
@@ -140,7 +140,7 @@ class Stage:
         accel = float(np.clip((speed - v) / 0.5, -BRAKE, PUSH))
         if ahead > 0 or (ahead == 0 and np.cos(fleet.heading[0] - fleet.heading[row]) > FOLLOWS):
             lead = max(float(fleet.speed[ahead]), 0.0)
-            free = gap - KEEP_M - KEEP_S * v - max(v * v - lead * lead, 0.0) / (2.0 * BRAKE)
+            free = gap - KEEP_M - keep_s * v - max(v * v - lead * lead, 0.0) / (2.0 * BRAKE)
             accel = min(accel, PUSH if free > 4.0 else float(np.clip(free, -BRAKE, PUSH)))
         fleet.mode[row] = DRIVEN
         advance(self.traffic.graph, fleet, row, accel, dt)

@@ -230,11 +230,8 @@ class ScenarioRunner:
             at = item.spec.trigger_s
             if item.phase == Phase.WAITING and ego.route_s > at - AHEAD_M and self._tick >= item.look_again:
                 self._place(item, ego, ego.route_s > at - TRIGGER_M)
-            if item.phase == Phase.PLACED and ego.route_s > at - TRIGGER_M and item.part:
-                item.part.begin(ego)
-                self._to(item, Phase.RUNNING)
-                if item.part.emergency is not None:
-                    self.emergencies.append(Emergency(item.part.emergency))
+            if item.phase == Phase.PLACED and ego.route_s > at - TRIGGER_M:
+                commands += self._begin(item, ego)
             if item.phase in (Phase.PLACED, Phase.RUNNING) and item.part and item.stage:
                 item.stage.sense()
                 commands += item.part.before_step(ego, item.phase == Phase.RUNNING)
@@ -243,6 +240,18 @@ class ScenarioRunner:
                     commands += self._end(item, ego)
         self._tick += 1
         return commands
+
+    def _begin(self, item: _Running, ego: EgoView) -> list[Any]:
+        """Start a scenario that was placed; the commands that take it away where there is no room for what comes now."""
+        assert item.part is not None and item.stage is not None
+        why = item.part.begin(ego)
+        if why is not None:
+            self._to(item, Phase.NO_ROOM, why)
+            return item.part.close() + item.stage.close()
+        self._to(item, Phase.RUNNING)
+        if item.part.emergency is not None:
+            self.emergencies.append(Emergency(item.part.emergency))
+        return []
 
     def _end(self, item: _Running, ego: EgoView) -> list[Any]:
         """The commands that take a running scenario away where it is over, or where its time is."""

@@ -137,6 +137,7 @@ def beside(kind, version, seconds):
                 for name, driver in drivers.items():
                     given = driver.control(data)
                     gaps[name].append([abs(getattr(given, key) - getattr(wanted, key)) for key in ("throttle", "steer", "brake")])
+                drivers["own"].ego._wheel = first.ego._wheel  # evaluators carry out what the agent says; here the car is told `wanted`
                 if kind == "vla":
                     drift.append(float(np.hypot(*(drivers["own"].ego._pose - simulator.state[:3])[:2])))
                 mine_route = drivers["own"].route

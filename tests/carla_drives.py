@@ -41,6 +41,7 @@ class Drive:
         settings = TrafficSettings(args.get("vehicles", 0), args.get("walkers", 0))
         self.traffic = CarlaTraffic(road_map, settings, args["seed"], [self.runner])
         self.traffic.start(session, self.view())
+        self.taken = [self.traffic.take() for _ in range(args.get("taken", 0))]  # rows that no scenario gets
         self.digest = hashlib.sha256()
         self.overlaps, self.touched_ego, self.red, self.moved, self.passed = [], [], [], 0.0, 0
         self.trace, self.noises = [], []

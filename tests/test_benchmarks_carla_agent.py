@@ -91,7 +91,7 @@ def test_the_model_steers_as_in_our_own_loop(version: str):
     told = side_by_side("beside", "vla", version, 6)
     assert told["gaps"]["same"]["max"] == [0.0, 0.0, 0.0]
     assert told["ticks"] == 120 and told["moved"] > 5.0
-    assert max(told["gaps"]["own"]["max"]) < 0.1 and max(told["gaps"]["own"]["mean"]) < 0.05  # by GNSS, IMU and speedometer with their noise: 0.3 m aside turn the wheel
+    assert max(told["gaps"]["own"]["max"]) < 0.1 and max(told["gaps"]["own"]["mean"]) < 0.02  # by GNSS, IMU and speedometer with their noise
     assert 0.0 < told["drift"] < 0.3 and told["words"] > 0.97
 
 

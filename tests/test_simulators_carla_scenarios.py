@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("carla")
 pytest.importorskip("msgpack")
 
+from drive.simulators.carla_scenario_flows import run_s
 from drive.simulators.carla_scenarios import (
     KINDS,
     NO_ACTORS,
@@ -60,7 +61,7 @@ URBAN = json.dumps(
             one("parked", "ParkedObstacle", seed=1, blind=8.0, seconds=25),
             one("accident", "AccidentTwoWays", seed=1, seconds=20),
             one("left", "SignalizedJunctionLeftTurn", 110.0, lanes=LEFT, seed=1, vehicles=12),
-            one("runner", "OppositeVehicleRunningRedLight", seed=0, blind=8.0, vehicles=0),  # nobody in its way
+            one("runner", "OppositeVehicleRunningRedLight", seed=0, blind=8.0),
             one("works", "ConstructionObstacle", seed=1, seconds=20),
             one("merge", "EnterActorFlow", seed=0),
             one("odd", "ParkingExit", seed=0, seconds=1),
@@ -157,6 +158,14 @@ def test_a_runner_meets_an_ego_that_does_not_look():
     assert moves[0, 3] == 0.0 and moves[:, 3].max() > 4.5
     nearest = min(np.hypot(a[3] - t[2] - 2.0, a[4]) for t in drive["trace"] for a in t[4])
     assert drive["collisions"] or nearest < 8.0
+
+
+def test_a_runner_starts_the_earlier_the_slower_it_starts():
+    full = 60.0 / 3.6
+    assert run_s(2.0 * full, full) == pytest.approx(2.0)
+    assert run_s(16.0, 0.0) == pytest.approx(4.0)  # 2 m/s^2 all the way
+    assert run_s(full**2 / 4.0 + full, 0.0) == pytest.approx(full / 2.0 + 1.0)  # to 60 km/h, and a second of it
+    assert run_s(36.0, 10.0) == pytest.approx((244.0**0.5 - 10.0) / 2.0)
 
 
 def test_works_of_cones_close_the_lane():

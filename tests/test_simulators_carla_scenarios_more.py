@@ -20,7 +20,7 @@ TOWN = json.dumps(
             one("bicycle", "VehicleTurningRoute", 110.0, lanes=LEFT, seed=1),
             one("cycle flow", "CrossingBicycleFlow", 110.0, lanes=LEFT, seed=1),
             one("hazard", "HazardAtSideLaneTwoWays", 60.0, {"bicycle_speed": "10", "bicycle_drive_distance": "20"}, seed=1, seconds=25),
-            one("exit", "BlockedIntersection", 110.0, lanes=LEFT, seed=1, vehicles=0, seconds=60),
+            one("exit", "BlockedIntersection", 110.0, lanes=LEFT, seed=1, seconds=60),
             one("door", "VehicleOpensDoorTwoWays", 60.0, seed=1, blind=7.0, seconds=25),
             one("invading", "InvadingTurn", 60.0, {"distance": "60", "offset": "0.27"}, seed=1, seconds=25),
             one("loss", "ControlLoss", 60.0, seed=1, seconds=25),
@@ -28,7 +28,16 @@ TOWN = json.dumps(
     }
 )
 HIGHWAY = json.dumps(
-    {"town": "highway_a", "seconds": 40, "until": "ended", "vehicles": 0, "drives": [one("ambulance", "YieldToEmergencyVehicle", 150.0, {"distance": "20"}, seed=3)]}
+    {
+        "town": "highway_a",
+        "seconds": 40,
+        "until": "ended",
+        "vehicles": 0,
+        "drives": [
+            one("ambulance", "YieldToEmergencyVehicle", 150.0, {"distance": "20"}, seed=3),
+            one("crowded out", "YieldToEmergencyVehicle", 150.0, {"distance": "20"}, seed=3, taken=32, until="no room"),
+        ],
+    }
 )
 
 
@@ -94,5 +103,12 @@ def test_an_emergency_vehicle_comes_from_behind_and_stays_behind_who_stays():
     assert phases(drive)[:3] == ["placed", "running", "ended"] and len(drive["emergencies"]) == 1
     moves = actor(drive, drive["emergencies"][0], "running")
     gap = moves[:, 1] - moves[:, 5]
-    assert 10.0 < gap[0] < 50.0 and gap.min() > 0.0 and gap.max() < 50.0 and drive["collisions"] == []
+    assert 10.0 < gap[0] < 50.0 and gap[-1] < gap[0] and gap.min() > 0.0 and gap.max() < 50.0 and drive["collisions"] == []
     assert len(moves) * 0.05 == pytest.approx(12.0, abs=0.3)
+
+
+def test_an_emergency_vehicle_that_finds_no_room_was_not_played():
+    drive = drives(HIGHWAY)["crowded out"]
+    assert phases(drive) == ["placed", "no room"] and drive["emergencies"] == []
+    assert drive["missing"] == ["crowded out (YieldToEmergencyVehicle): no room: no free place behind the ego for the emergency vehicle"]
+    assert drive["left"] == ["vehicle.lincoln.mkz_2020"]

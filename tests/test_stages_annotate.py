@@ -1,5 +1,6 @@
 """Annotation by a teacher, against a local server that speaks its protocol, and by rule; killed, resumed, within a budget; joined by SFT."""
 
+import contextlib
 import json
 import os
 import re
@@ -363,6 +364,31 @@ def test_a_killed_run_loses_the_requests_in_flight_and_nothing_else(tmp_path, ki
         facts = run(server, tmp_path / "a", data, concurrency=4)
     assert facts["accepted"] == 30 and len(server.requests) == asked + 30 - len(kept)
     assert len(read_annotations(tmp_path / "a" / "annotations.jsonl")) == 30
+
+
+class Interrupted(list):
+    """Ctrl-C arrives while scene 10 is read, in a callback of compiled code that takes every exception for a no."""
+
+    def __getitem__(self, index):
+        if index == 10:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("source", ["teacher", "rule"])
+def test_a_ctrl_c_that_compiled_code_would_drop_ends_the_run(tmp_path, source):
+    data = Selected(Interrupted(toy_scenario(i) for i in range(30)), "f" * 64, 30)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with TeacherServer() as server, pytest.raises(KeyboardInterrupt):
+            annotate(data, TOY, "train", teacher(server) if source == "teacher" else RuleAnnotator(), tmp_path / "a", range(30), "c", progress=False)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    done = len(server.requests) if source == "teacher" else 10
+    assert 8 <= done <= 10 and {row.index for row in rows(tmp_path / "a").values()} == set(range(done))
+    assert read_card(tmp_path / "a")["facts"]["scenes_done"] == done
 
 
 # ---------------------------------------------------------------- what must not get out

@@ -6,8 +6,11 @@ errors wait for those: what a teacher has been asked is paid for.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -37,6 +40,7 @@ from drive.stages.annotate_client import Stopped
 
 GIVE_UP = 8  # scenes in a row that the teacher did not answer, above the number asked about at once, end the run
 FAULTS_SHOWN = 20  # unreadable scenes named in the card
+LOOK_S = 0.2  # s between two looks for Ctrl-C while answers are waited for
 
 
 class Annotator(Protocol):
@@ -122,23 +126,24 @@ def annotate(
         run.spent, run.dearest = run.spent + annotator.cost(row), max(run.dearest, annotator.cost(row))
     _write_card(folder, _card(run, identity, data, indexes, command))
     done = {row.index for row in latest(run.log.rows).values() if row.verdict is not Verdict.FAILED}
-    try:
-        with tqdm(total=len(indexes), initial=len(done & set(indexes)), desc=f"annotating {split}", unit="scene", disable=not progress, dynamic_ncols=True) as bar:
-            _work(run, data.scenarios, [i for i in indexes if i not in done], bar)
-    finally:
-        card = _card(run, identity, data, indexes, command)
-        _write_card(folder, card)
+    with _interrupts() as check:
+        try:
+            with tqdm(total=len(indexes), initial=len(done & set(indexes)), desc=f"annotating {split}", unit="scene", disable=not progress, dynamic_ncols=True) as bar:
+                _work(run, data.scenarios, [i for i in indexes if i not in done], bar, check)
+        finally:
+            card = _card(run, identity, data, indexes, command)
+            _write_card(folder, card)
     return card
 
 
-def _work(run: _Run, scenarios: Sequence[Scenario], indexes: list[int], bar: tqdm) -> None:
-    """Keep as many tasks in flight as the annotator takes; write what they give, also when the run is ended by an error or Ctrl-C."""
+def _work(run: _Run, scenarios: Sequence[Scenario], indexes: list[int], bar: tqdm, check: Callable[[], None]) -> None:
+    """Keep as many tasks in flight as the annotator takes; write what they give, also when the run is ended by an error or Ctrl-C (`check`)."""
     pool = ThreadPoolExecutor(run.annotator.concurrency)
     pending: set[Future[Annotation]] = set()
     tasks = _tasks(run, scenarios, indexes, bar)
 
     def collect() -> None:
-        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+        for future in wait(pending, LOOK_S, FIRST_COMPLETED).done:
             pending.discard(future)
             row = _result(future, run)
             if row is not None:
@@ -149,12 +154,15 @@ def _work(run: _Run, scenarios: Sequence[Scenario], indexes: list[int], bar: tqd
 
     try:
         for task in tasks:
+            check()
             while len(pending) >= run.annotator.concurrency:
                 collect()
+                check()
             if not run.affordable(len(pending)):
                 break
             pending.add(pool.submit(task))
         while pending:
+            check()
             collect()
     finally:
         run.annotator.stop()
@@ -162,6 +170,34 @@ def _work(run: _Run, scenarios: Sequence[Scenario], indexes: list[int], bar: tqd
         for future in pending:
             if future.exception() is None:
                 run.log.append(future.result())
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], None]]:
+    """Gives a function that raises KeyboardInterrupt where there was a Ctrl-C inside the block; a second one is raised at once.
+
+    Raised where it arrives, it would be dropped in what compiled code calls back (numba's dispatcher, numpy's look-ups: every seventh while a scene is
+    prepared), and lose an answer that has come and is not yet a line.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: None  # the caller's to handle
+        return
+    caught: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        caught.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def check() -> None:
+        if caught:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+        check()
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _tasks(run: _Run, scenarios: Sequence[Scenario], indexes: list[int], bar: tqdm) -> Iterator[Callable[[], Annotation]]:
