@@ -19,6 +19,7 @@ from drive.simulators.routes import route_along
 from drive.simulators.towns import load_town
 
 MIDDLE = 1.4
+VEHICLE = VehicleParams(1.85, 3.8, 1.0, 2.85, 1.5)
 
 
 def states_along(route, places, speeds):
@@ -40,10 +41,9 @@ def approach(places, speeds, shift=0.0):
     trigger = np.array([np.interp(at, route.s, route.path[:, k]) for k in (0, 1)]) + shift
     town = SimpleNamespace(road_map=road_map, signs=(Sign(7, trigger, trigger, np.array([0.9, 1.5])),))
     states = states_along(route, places, speeds)
-    vehicle = VehicleParams(1.85, 3.8, 1.0, 2.85, 1.5)
     index = int(np.argmin(np.hypot(*(route.path[:, :2] - states[-1][:2]).T)))
-    simulator = SimpleNamespace(route=route, route_index=index, route_s=places[-1], states=states, ego=SimpleNamespace(vehicle=vehicle))
-    assert vehicle.rear_to_center == pytest.approx(MIDDLE)
+    simulator = SimpleNamespace(route=route, route_index=index, route_s=places[-1], states=states, ego=SimpleNamespace(vehicle=VEHICLE))
+    assert VEHICLE.rear_to_center == pytest.approx(MIDDLE)
     return simulator, town, at
 
 
@@ -176,11 +176,31 @@ def test_a_red_light_bars_the_lane_beside_the_route_too():
         stops = np.stack([k.centerline[-1] for k in lanes])
         return SimpleNamespace(actor=SimpleNamespace(get_state=lambda: SimpleNamespace(name=state)), lanes=tuple(k.id for k in lanes), stops=stops)
 
+    far = SimpleNamespace(state=states_along(route, [lane.length - 35.0], [8.0])[0], ego=SimpleNamespace(vehicle=VEHICLE))
     for one in ((light("Red", lane, beside),), (light("Yellow", lane), light("Red", beside))):
         town = SimpleNamespace(road_map=road_map, lights=(*one, light("Red", elsewhere)))
-        np.testing.assert_array_equal(np.stack(red_lights(town, route.lane_ids)), [lane.centerline[-1], beside.centerline[-1]])
+        np.testing.assert_array_equal(np.stack(red_lights(far, town, route.lane_ids)), [lane.centerline[-1], beside.centerline[-1]])
     town = SimpleNamespace(road_map=road_map, lights=(light("Green", lane), light("Red", beside)))
-    np.testing.assert_array_equal(np.stack(red_lights(town, route.lane_ids)), [beside.centerline[-1]])
+    np.testing.assert_array_equal(np.stack(red_lights(far, town, route.lane_ids)), [beside.centerline[-1]])
+
+
+@pytest.mark.parametrize(
+    ("ahead", "speed", "stops"),
+    [(30.0, 8.0, True), (15.0, 8.0, True), (14.0, 8.0, False), (8.0, 7.1, False), (0.5, 0.0, True), (-1.0, 4.0, False), (60.0, 22.0, True), (50.0, 22.0, False)],
+)
+def test_a_yellow_light_is_passed_by_who_can_stop_no_more(ahead, speed, stops):
+    """8 m/s want 8^2 / (2 * 3) + 4 = 14.7 m; 22 m/s stand in 91.7 m, but are past the line in 2.5 s from 55 m."""
+    road_map, route, lane, _ = two_lanes_before_a_junction()
+    end = lane.centerline[-1]
+    state = np.zeros(11)
+    state[:3], state[3] = end, speed
+    state[:2] -= (ahead + VEHICLE.front_length) * np.array([np.cos(end[2]), np.sin(end[2])])
+    simulator = SimpleNamespace(state=state, ego=SimpleNamespace(vehicle=VEHICLE))
+    actor = SimpleNamespace(get_state=lambda: SimpleNamespace(name="Yellow"))
+    town = SimpleNamespace(road_map=road_map, lights=(SimpleNamespace(actor=actor, lanes=(lane.id,), stops=end[None]),))
+    assert len(red_lights(simulator, town, route.lane_ids)) == int(stops)
+    actor.get_state = lambda: SimpleNamespace(name="Red")
+    assert len(red_lights(simulator, town, route.lane_ids)) == 1
 
 
 def test_a_stop_sign_bars_the_lane_beside_the_route_too():
@@ -189,7 +209,7 @@ def test_a_stop_sign_bars_the_lane_beside_the_route_too():
     trigger = np.array([np.interp(at, route.s, route.path[:, k]) for k in (0, 1)])
     states = states_along(route, [at - 30.0], [8.0])
     index = int(np.argmin(np.hypot(*(route.path[:, :2] - states[-1][:2]).T)))
-    ego = SimpleNamespace(vehicle=VehicleParams(1.85, 3.8, 1.0, 2.85, 1.5))
+    ego = SimpleNamespace(vehicle=VEHICLE)
     simulator = SimpleNamespace(route=route, route_index=index, route_s=at - 30.0, states=states, ego=ego)
     town = SimpleNamespace(road_map=road_map, signs=(Sign(7, trigger, trigger, np.array([0.9, 1.5])),))
     own, other = stops_ahead(simulator, town)

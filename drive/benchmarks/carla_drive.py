@@ -316,11 +316,11 @@ def ask(planner: Any, simulator: CarlaSimulator, town: ClientTown | None) -> Pla
 
 
 def with_lights(scene: Privileged, simulator: CarlaSimulator, town: ClientTown) -> Privileged:
-    """The scene with a barrier at the end of every lane of the route's roads whose light is not green, and at stop signs still to be stopped at.
+    """The scene with a barrier at the end of every lane of the route's roads whose light is red, or yellow in good time, and at stop signs still to be stopped at.
 
     Planners after PDM know boxes, not lights and signs.
     """
-    rows = red_lights(town, scene.route_lane_ids) + stops_ahead(simulator, town)
+    rows = red_lights(simulator, town, scene.route_lane_ids) + stops_ahead(simulator, town)
     if not rows:
         return scene
     bars, n = np.array(rows), len(rows)

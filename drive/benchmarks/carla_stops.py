@@ -23,20 +23,29 @@ STOOD = 0.1  # m/s below which a car stands, to the judge
 BESIDE, ALONG = 2.5, 1.0  # m of a sign's trigger from the route, rad of its lane's heading from the route's
 SEEN_M = 80.0  # m of route ahead
 RED, YELLOW = "Red", "Yellow"
+STOPPING, REACTION_S = 3.0, 0.5  # m/s^2 and s with which the expert stops for a light that turns yellow
+YELLOW_S = 2.5  # s of it that are surely left to pass in: CARLA's lasts 3
 BAR_M = 4.5  # m from the trigger's middle to the bar: who keeps 3.5 m from it stands with its middle in the trigger's reach
 
 
-def red_lights(town: ClientTown, route_lane_ids: tuple[str, ...]) -> list[Array]:
-    """(3,) poses of the ends of the lanes of the route, and of those beside them, whose light is not green."""
+def red_lights(simulator: CarlaSimulator, town: ClientTown, route_lane_ids: tuple[str, ...]) -> list[Array]:
+    """(3,) poses of the ends of the lanes of the route, and of those beside them, whose light is red, or yellow and to be stopped at."""
     lanes = town.road_map.lanes
     roads = {lanes[i].roadblock or i for i in route_lane_ids if i in lanes}
-    return [
-        stop
-        for light in town.lights
-        if light.actor.get_state().name in (RED, YELLOW)
-        for lane, stop in zip(light.lanes, light.stops)
-        if lane in lanes and (lanes[lane].roadblock or lane) in roads
-    ]
+    found = []
+    for light in town.lights:
+        state = light.actor.get_state().name
+        if state in (RED, YELLOW):
+            stops = [stop for lane, stop in zip(light.lanes, light.stops) if lane in lanes and (lanes[lane].roadblock or lane) in roads]
+            found += [stop for stop in stops if state == RED or can_stop(simulator, stop)]
+    return found
+
+
+def can_stop(simulator: CarlaSimulator, stop: Array) -> bool:
+    """Whether a car before a light that is yellow stops at the end (3,) of its lane; one too near and fast for it passes."""
+    ahead = float(relative(simulator.state[:3], stop)[0]) - simulator.ego.vehicle.front_length
+    speed = max(float(simulator.state[3]), 0.0)
+    return ahead > min(speed**2 / (2.0 * STOPPING) + REACTION_S * speed, YELLOW_S * speed)
 
 
 def stops_ahead(simulator: CarlaSimulator, town: ClientTown) -> list[Array]:
