@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from drive.benchmarks.carla_company import Company
+from drive.benchmarks.carla_drive import joined, stop_bars
 from drive.benchmarks.carla_stops import BAR_M, red_lights, stood, stops_ahead
+from drive.core.geometry import relative
+from drive.core.types import AgentType
 from drive.core.vehicle import VehicleParams
 from drive.metrics.carla_infractions import RollOut, Surroundings, judge
 from drive.metrics.carla_lanes import LaneIndex
@@ -217,3 +220,21 @@ def test_a_stop_sign_bars_the_lane_beside_the_route_too():
     assert np.hypot(*(own - other)[:2]) == pytest.approx(gap, abs=0.3)
     toward = beside.centerline[-1, :2] - lane.centerline[-1, :2]
     assert float((other - own)[:2] @ toward) > 0.0
+
+
+def test_a_bar_is_one_box_named_by_its_place():
+    """A recorded drive knows it again at the next step, and a line that two lights rule has one."""
+    road_map, route, lane, beside = two_lanes_before_a_junction()
+    actor = SimpleNamespace(get_state=lambda: SimpleNamespace(name="Red"))
+    both = np.stack([lane.centerline[-1], beside.centerline[-1]])
+    twice = tuple(SimpleNamespace(actor=actor, lanes=(lane.id, beside.id), stops=both) for _ in range(2))
+    state = states_along(route, [lane.length - 30.0], [8.0])[0]
+    simulator = SimpleNamespace(state=state, route=route, route_index=0, ego=SimpleNamespace(vehicle=VEHICLE))
+    bars = stop_bars(simulator, SimpleNamespace(road_map=road_map, lights=twice, signs=()), route.lane_ids)
+    assert len(set(bars.ids)) == len(bars) == 2 and set(bars.types.tolist()) == {int(AgentType.BARRIER)} and bars.valid.all()
+    ahead = relative(both[0], bars.poses_world[0, 0])
+    assert ahead[0] == pytest.approx(0.6) and ahead[1] == pytest.approx(0.0, abs=1e-9)  # behind the line, so that a car stops before it
+    alone = stop_bars(simulator, SimpleNamespace(road_map=road_map, lights=(), signs=()), route.lane_ids)
+    assert len(alone) == 0 and len(joined(alone, bars)) == 2 and joined(bars, alone).ids == bars.ids
+    state[0] += 3.0
+    assert stop_bars(simulator, SimpleNamespace(road_map=road_map, lights=twice[:1], signs=()), route.lane_ids).ids == bars.ids

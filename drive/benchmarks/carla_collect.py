@@ -2,6 +2,7 @@
 
 DAgger (Ross, Gordon and Bagnell 2011, arXiv 1011.0686): teacher and planner take turns at the wheel, so that the set holds the states that
 the planner's own mistakes lead to, and the labels are the teacher's at every one of them. Each drive becomes a recorded log (`dataset=cache`).
+The bars that stand for red lights and stop signs to the teacher are recorded among the others: a reward that knows boxes knows them too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from drive.benchmarks.carla_drive import DriveConfig, ask
+from drive.benchmarks.carla_drive import DriveConfig, ask, joined, stop_bars
 from drive.core.errors import DriveError
 from drive.core.geometry import project
 from drive.core.protocols import Planner, PrivilegedPlanner
@@ -82,7 +83,8 @@ def collect_route(
             hard = bool(decisions[-1].is_complex) if decisions else bool(plan.reasoning)
             state = simulator.ego.ego_state(simulator.state, simulator.time_s)
             waits = still > WAITED_S and float(plan.trajectory.poses[-1, 0]) < STILL and steps % EVERY > 0
-            recorder.add(state, simulator.others(), seen.command, seen.images[:, -1], None if waits else plan, hard)
+            there = joined(simulator.others(), stop_bars(simulator, town, simulator.privileged().route_lane_ids))
+            recorder.add(state, there, seen.command, seen.images[:, -1], None if waits else plan, hard)
             steps += 1
             beside = abs(float(project(simulator.route.path[:, :2], simulator.state[:2])[1]))
             if beside > BESIDE:

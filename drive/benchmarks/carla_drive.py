@@ -320,20 +320,25 @@ def with_lights(scene: Privileged, simulator: CarlaSimulator, town: ClientTown) 
 
     Planners after PDM know boxes, not lights and signs.
     """
-    rows = red_lights(simulator, town, scene.route_lane_ids) + stops_ahead(simulator, town)
-    if not rows:
+    bars = stop_bars(simulator, town, scene.route_lane_ids)
+    if not len(bars):
         return scene
-    bars, n = np.array(rows), len(rows)
-    agents = scene.agents
-    more = Tracks(
-        tuple(f"red-light-{k}" for k in range(n)),
-        np.full(n, int(AgentType.BARRIER), np.int64),
-        np.tile(BAR, (n, 1)),
-        compose(bars, np.array([BAR[0], 0.0, 0.0]))[:, None],
-        np.zeros((n, 1, 2)),
-        np.ones((n, 1), bool),
-    )
-    joined = Tracks(
+    acceleration = None if scene.agent_acceleration is None else np.concatenate([scene.agent_acceleration, np.zeros(len(bars))])
+    return replace(scene, agents=joined(scene.agents, bars), agent_acceleration=acceleration)
+
+
+def stop_bars(simulator: CarlaSimulator, town: ClientTown, route_lane_ids: tuple[str, ...]) -> Tracks:
+    """Those barriers, one step; each is named by its place."""
+    rows = red_lights(simulator, town, route_lane_ids) + stops_ahead(simulator, town)
+    named = {f"stop-line {x:.0f} {y:.0f}": np.array([x, y, heading]) for x, y, heading in rows}
+    n = len(named)
+    poses = compose(np.array(list(named.values())).reshape(-1, 3), np.array([BAR[0], 0.0, 0.0]))[:, None]
+    return Tracks(tuple(named), np.full(n, int(AgentType.BARRIER), np.int64), np.tile(BAR, (n, 1)), poses, np.zeros((n, 1, 2)), np.ones((n, 1), bool))
+
+
+def joined(agents: Tracks, more: Tracks) -> Tracks:
+    """Agents of either, over the same steps."""
+    return Tracks(
         agents.ids + more.ids,
         np.concatenate([agents.types, more.types]),
         np.concatenate([agents.size, more.size]),
@@ -341,5 +346,3 @@ def with_lights(scene: Privileged, simulator: CarlaSimulator, town: ClientTown) 
         np.concatenate([agents.velocity_world, more.velocity_world]),
         np.concatenate([agents.valid, more.valid]),
     )
-    acceleration = None if scene.agent_acceleration is None else np.concatenate([scene.agent_acceleration, np.zeros(n)])
-    return replace(scene, agents=joined, agent_acceleration=acceleration)
