@@ -13,6 +13,8 @@ from drive.datasets.logged import LogDataset
 from drive.datasets.recording import LogRecorder
 from drive.planners.pdm import PdmExpert
 from drive.simulators.embedded_simulator import situation
+from drive.simulators.routes import route_along
+from drive.simulators.towns import load_town
 from drive.simulators.traffic import DT
 
 pytest.importorskip("pyarrow")
@@ -256,3 +258,19 @@ def test_a_teachers_plans_are_what_is_imitated_from_the_first_step_on(tmp_path):
     scene = next(s for s in LogDataset(CacheReader(), tmp_path, "train") if s.log_id == "plain")
     assert scene.teacher is not None
     np.testing.assert_allclose(scene.teacher.poses[:, 0], np.arange(1.0, 11.0))  # nobody taught: what was driven
+
+
+def test_the_route_is_what_was_to_be_driven_where_it_is_told(tmp_path):
+    """A learner that went straight on at a fork was told to turn: rewards and questions are about the turn."""
+    road_map = load_town("val_b")
+    lane = next(k for k in road_map.lanes.values() if len(k.successors) > 1 and k.length > 30.0)
+    driven, told = lane.successors[:2]
+    route = route_along(road_map, (lane.id, driven))
+    path = route.path[route.s > lane.length - 25.0]
+    for name, lanes in {"told": (lane.id, told), "plain": ()}.items():
+        recorder = LogRecorder(tmp_path, name, "carla", "train", 0.5, SIZE, (), road_map, lanes)
+        for k in range(50):
+            recorder.add(EgoState(path[min(k, len(path) - 1)], np.array([2.0, 0.0]), np.zeros(2), 0.0, 0.5 * k), Tracks.empty(1), Command.LEFT)
+        recorder.close()
+    routes = {scene.log_id: scene.route_lane_ids for scene in LogDataset(CacheReader(), tmp_path, "train")}
+    assert routes["told"] == (lane.id, told) and driven in routes["plain"] and told not in routes["plain"]

@@ -71,7 +71,7 @@ def collect_route(
     simulator = CarlaSimulator(session, town.road_map, plan_route(town.road_map, route.keypoints, route.yaw), config.cameras, float(route.keypoints[0, 2]))
     company = add(session, town, simulator, route, config)
     vehicle = simulator.ego.vehicle
-    recorder = LogRecorder(out, log_id, "carla", split, PLAN_S, (vehicle.length, vehicle.width, vehicle.height), config.cameras, town.road_map)
+    recorder = LogRecorder(out, log_id, "carla", split, PLAN_S, (vehicle.length, vehicle.width, vehicle.height), config.cameras, town.road_map, simulator.route.lane_ids)
     taught, until, still, steps, why, unanswered = True, 0.0, 0.0, 0, "", 0
     try:
         while not why:

@@ -41,8 +41,11 @@ class LogRecorder:
         ego_size: tuple[float, float, float],
         cameras: tuple[Camera, ...] = (),
         road_map: RoadMap | None = None,
+        route_lane_ids: tuple[str, ...] = (),
     ) -> None:
         """`source` is the simulator ("carla", "embedded"), `dt` the seconds between steps; without `cameras`, readers render a front camera.
+
+        route_lane_ids: the lanes that were to be driven; without them readers take those under the driven poses.
 
         Raises DataError where `out` holds converted logs of a source, or a log of this name, and on NaN in the map, a camera, or the ego's size.
         """
@@ -56,7 +59,7 @@ class LogRecorder:
         if road_map is not None:
             sanity.check_map(f"recording {log_id}", road_map, np.zeros((1, 2)), sanity.GIVEN, np.inf)
         self.out, self.log_id, self.source, self.split, self.dt = Path(out), log_id, source, split, dt
-        self.ego_size, self.cameras, self.road_map = ego_size, cameras, road_map
+        self.ego_size, self.cameras, self.road_map, self.route_lane_ids = ego_size, cameras, road_map, route_lane_ids
         self._egos: list[EgoState] = []
         self._rows: dict[str, int] = {}  # of the agents seen, by id
         self._first: list[tuple[int, NDArray[np.float64]]] = []  # type and size of each, as first seen
@@ -162,6 +165,7 @@ class LogRecorder:
             cameras=self.cameras,
             images=tuple(tuple(ImageRef(self._image(camera, step)) for step in range(len(poses))) for camera in self.cameras),
             commands=tuple(self._commands),
+            route_lane_ids=self.route_lane_ids,
             notes={"left_out_boxes": self._left_out} if self._left_out else {},
             **self._teaching(),
         )
