@@ -220,7 +220,7 @@ class RedLightRunner(_Junction):
         self.row, self.rival, self.run_m = row, rival, back + float(rival.s[j])
         self.meet_s = self.enter_s + float(self.mine.s[i])
         self.gone_m = back + rival.length + LEAVE_M
-        self.way = [(lanes[k], s), *((lane, 0.0) for lane in lanes[k + 1 :])]
+        self.way = [(lanes[k], s), *((lane, 0.0) for lane in between[1:])]
         self.did, self.pace = 0.0, 0.0
         return True
 
@@ -231,7 +231,7 @@ class RedLightRunner(_Junction):
     def after_step(self, ego: EgoView, running: bool) -> list[Any]:
         """It starts so that both are at the meeting place at once where the ego does not slow down; then its speed is its own.
 
-        Until then its way is kept free: whom the light holds there would hold it too.
+        Until then its way to the junction and over it is kept free: whom the light holds there would hold it too.
         """
         fleet = self.stage.traffic.fleet
         if not self.pace:

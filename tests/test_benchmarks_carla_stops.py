@@ -8,7 +8,7 @@ import pytest
 
 from drive.benchmarks.carla_company import Company
 from drive.benchmarks.carla_drive import joined, stop_bars
-from drive.benchmarks.carla_stops import BAR_M, red_lights, stood, stops_ahead
+from drive.benchmarks.carla_stops import BAR_M, passes, red_lights, stood, stops_ahead
 from drive.core.geometry import relative
 from drive.core.types import AgentType
 from drive.core.vehicle import VehicleParams
@@ -34,6 +34,18 @@ def states_along(route, places, speeds):
         state[3] = v
         rows.append(state)
     return rows
+
+
+def on_route(route, at, speed):
+    """A simulator with its car's rear axle `at` m along a route."""
+    (state,) = states_along(route, [at], [speed])
+    index = int(np.argmin(np.hypot(*(route.path[:, :2] - state[:2]).T)))
+    return SimpleNamespace(state=state, states=[state], route=route, route_index=index, route_s=at, ego=SimpleNamespace(vehicle=VEHICLE))
+
+
+def actor_showing(state, left=3.0):
+    """A traffic light's actor, yellow for `left` s more."""
+    return SimpleNamespace(get_state=lambda: SimpleNamespace(name=state), get_yellow_time=lambda: 3.0, get_elapsed_time=lambda: 3.0 - left)
 
 
 def approach(places, speeds, shift=0.0):
@@ -177,9 +189,9 @@ def test_a_red_light_bars_the_lane_beside_the_route_too():
 
     def light(state, *lanes):
         stops = np.stack([k.centerline[-1] for k in lanes])
-        return SimpleNamespace(actor=SimpleNamespace(get_state=lambda: SimpleNamespace(name=state)), lanes=tuple(k.id for k in lanes), stops=stops)
+        return SimpleNamespace(actor=actor_showing(state), lanes=tuple(k.id for k in lanes), stops=stops)
 
-    far = SimpleNamespace(state=states_along(route, [lane.length - 35.0], [8.0])[0], ego=SimpleNamespace(vehicle=VEHICLE))
+    far = on_route(route, lane.length - 35.0, 8.0)
     for one in ((light("Red", lane, beside),), (light("Yellow", lane), light("Red", beside))):
         town = SimpleNamespace(road_map=road_map, lights=(*one, light("Red", elsewhere)))
         np.testing.assert_array_equal(np.stack(red_lights(far, town, route.lane_ids)), [lane.centerline[-1], beside.centerline[-1]])
@@ -188,22 +200,35 @@ def test_a_red_light_bars_the_lane_beside_the_route_too():
 
 
 @pytest.mark.parametrize(
-    ("ahead", "speed", "stops"),
-    [(30.0, 8.0, True), (15.0, 8.0, True), (14.0, 8.0, False), (8.0, 7.1, False), (0.5, 0.0, True), (-1.0, 4.0, False), (60.0, 22.0, True), (50.0, 22.0, False)],
+    ("ahead", "speed", "left", "stops"),
+    [(30.0, 8.0, 3.0, True), (15.0, 8.0, 3.0, True), (14.0, 8.0, 3.0, False), (14.0, 8.0, 1.5, True), (8.0, 7.1, 3.0, False), (0.5, 0.0, 3.0, True), (-1.0, 4.0, 1.0, False), (60.0, 22.0, 3.0, False), (63.0, 22.0, 3.0, True)],
 )
-def test_a_yellow_light_is_passed_by_who_can_stop_no_more(ahead, speed, stops):
-    """8 m/s want 8^2 / (2 * 3) + 4 = 14.7 m; 22 m/s stand in 91.7 m, but are past the line in 2.5 s from 55 m."""
+def test_a_yellow_light_is_passed_by_who_can_stop_no_more_and_is_over_in_time(ahead, speed, left, stops):
+    """8 m/s want 8^2 / (2 * 3) + 4 = 14.7 m; 22 m/s want 91.7 m, and are over the line before the red from 61.6 m."""
     road_map, route, lane, _ = two_lanes_before_a_junction()
-    end = lane.centerline[-1]
-    state = np.zeros(11)
-    state[:3], state[3] = end, speed
-    state[:2] -= (ahead + VEHICLE.front_length) * np.array([np.cos(end[2]), np.sin(end[2])])
-    simulator = SimpleNamespace(state=state, ego=SimpleNamespace(vehicle=VEHICLE))
-    actor = SimpleNamespace(get_state=lambda: SimpleNamespace(name="Yellow"))
-    town = SimpleNamespace(road_map=road_map, lights=(SimpleNamespace(actor=actor, lanes=(lane.id,), stops=end[None]),))
+    light = SimpleNamespace(actor=actor_showing("Yellow", left), lanes=(lane.id,), stops=lane.centerline[-1:])
+    town = SimpleNamespace(road_map=road_map, lights=(light,))
+    simulator = on_route(route, lane.length - ahead - VEHICLE.front_length, speed)
     assert len(red_lights(simulator, town, route.lane_ids)) == int(stops)
-    actor.get_state = lambda: SimpleNamespace(name="Red")
+    light.actor = actor_showing("Red")
     assert len(red_lights(simulator, town, route.lane_ids)) == 1
+
+
+@pytest.mark.parametrize("speed", [5.0, 8.0, 11.0, 14.0, 17.0, 20.0, 25.0])
+def test_who_heeds_a_yellow_light_never_crosses_it_red_for_having_changed_its_mind(speed):
+    """Told to stop, it brakes, at 3 m/s^2 or as hard as it must up to 6, and is told so to the end; told to go on, it is over in time."""
+    _, route, lane, _ = two_lanes_before_a_junction()
+    end = lane.centerline[-1]
+    for ahead in np.arange(0.5, min(speed**2 / 4.0 + 10.0, lane.length - 5.0), 0.5):
+        gap, v, told = float(ahead), speed, []
+        for tick in range(30):
+            if gap < 0.0:
+                break
+            told.append(passes(on_route(route, lane.length - gap - VEHICLE.front_length, v), end, 3.0 - 0.1 * tick))
+            brake = 0.0 if told[-1] else min(max(v * v / (2.0 * gap), 3.0), 6.0)
+            gap, v = gap - max(v * 0.1 - 0.005 * brake, 0.0), max(v - 0.1 * brake, 0.0)
+        assert len(set(told)) == 1, (ahead, told)
+        assert not told[0] or gap < 0.0, "it is over before the red"
 
 
 def test_a_stop_sign_bars_the_lane_beside_the_route_too():
@@ -225,16 +250,21 @@ def test_a_stop_sign_bars_the_lane_beside_the_route_too():
 def test_a_bar_is_one_box_named_by_its_place():
     """A recorded drive knows it again at the next step, and a line that two lights rule has one."""
     road_map, route, lane, beside = two_lanes_before_a_junction()
-    actor = SimpleNamespace(get_state=lambda: SimpleNamespace(name="Red"))
+    actor = actor_showing("Red")
     both = np.stack([lane.centerline[-1], beside.centerline[-1]])
     twice = tuple(SimpleNamespace(actor=actor, lanes=(lane.id, beside.id), stops=both) for _ in range(2))
-    state = states_along(route, [lane.length - 30.0], [8.0])[0]
-    simulator = SimpleNamespace(state=state, route=route, route_index=0, ego=SimpleNamespace(vehicle=VEHICLE))
+    simulator = on_route(route, lane.length - 30.0, 8.0)
     bars = stop_bars(simulator, SimpleNamespace(road_map=road_map, lights=twice, signs=()), route.lane_ids)
     assert len(set(bars.ids)) == len(bars) == 2 and set(bars.types.tolist()) == {int(AgentType.BARRIER)} and bars.valid.all()
     ahead = relative(both[0], bars.poses_world[0, 0])
     assert ahead[0] == pytest.approx(0.6) and ahead[1] == pytest.approx(0.0, abs=1e-9)  # behind the line, so that a car stops before it
     alone = stop_bars(simulator, SimpleNamespace(road_map=road_map, lights=(), signs=()), route.lane_ids)
     assert len(alone) == 0 and len(joined(alone, bars)) == 2 and joined(bars, alone).ids == bars.ids
-    state[0] += 3.0
-    assert stop_bars(simulator, SimpleNamespace(road_map=road_map, lights=twice[:1], signs=()), route.lane_ids).ids == bars.ids
+    later = on_route(route, lane.length - 20.0, 6.0)
+    assert stop_bars(later, SimpleNamespace(road_map=road_map, lights=twice[:1], signs=()), route.lane_ids).ids == bars.ids
+    names = set()
+    for past in (-20.0, -2.0, 0.5, 2.0, 3.5):  # m from the sign's trigger, at which the car never stands
+        simulator, town, at = approach([20.0], [8.0])
+        seen = on_route(simulator.route, at + past - MIDDLE, 5.0)
+        names |= set(stop_bars(seen, SimpleNamespace(road_map=town.road_map, lights=(), signs=town.signs), seen.route.lane_ids).ids)
+    assert len(names) == 1

@@ -12,10 +12,11 @@ from drive.planners.vla.backbone import ModelConfig
 from drive.planners.vla.checkpoint import load_policy
 from drive.planners.vla.policy import VlaPolicy
 from drive.planners.vla.tiny import build_tiny
-from drive.stages.dense import dense_questions
-from drive.stages.loop import OptimConfig
+from drive.stages.dense import DenseHead, dense_questions
+from drive.stages.loop import OptimConfig, make_optimizer
 from drive.stages.scenes import TeacherStore
 from drive.stages.sft import SftConfig, train_sft
+from drive.stages.sight import GroundData
 
 CONFIG = SftConfig(
     steps=12,
@@ -78,17 +79,53 @@ def test_questions_are_about_the_scene_itself(scenes):
     assert float(head.terms(states[:1], ground, store.poses, index[:1]).plan_error) < 1e-4
 
 
-def test_the_questions_teach_a_tower_that_learns(scenes, tmp_path):
+def test_the_questions_alone_teach_a_tower_that_learns(scenes):
     policy = new_policy()
-    before = policy.model.model.visual.state_dict()["patch_embed.proj.weight"].clone()
+    store = TeacherStore(scenes[:4], policy)
+    head, ground = dense_questions(policy.model, scenes[:4], store.poses)
+    prompts = [store.prompt(i) for i in range(4)]
+    terms = policy.sft_terms(prompts, policy.target_ids(prompts, store.actions, [None] * 4), state=True)
+    assert terms.state is not None
+    head.terms(terms.state, ground, store.poses, np.arange(4)).loss.backward()
+    tower = policy.model.model.visual.patch_embed.proj.weight.grad
+    assert tower is not None and float(tower.norm()) > 0.0
+    assert policy.model.model.language_model.layers[0].mlp.up_proj.weight.grad is not None
+
+
+def test_the_answers_to_them_get_better(scenes, tmp_path):
     run = new_run(tmp_path)
-    train_sft(run, policy, scenes, None, CONFIG)
+    train_sft(run, new_policy(), scenes, None, CONFIG)
     lines = run.metrics()
     assert lines[-1]["plan_error_m"] < 0.7 * lines[0]["plan_error_m"]
-    assert not torch.equal(before, policy.model.model.visual.state_dict()["patch_embed.proj.weight"])
     plain = new_run(tmp_path / "plain")
     train_sft(plain, new_policy(), scenes, None, replace(CONFIG, dense_weight=0.0, steps=1))
-    assert "plan_error_m" not in plain.metrics()[0] and plain.metrics()[0]["gradient_norm"] != lines[0]["gradient_norm"]
+    assert "plan_error_m" not in plain.metrics()[0]
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_head_beside_the_model_changes_no_rate_of_the_models_weights(rank):
+    """With adapters the rows of new tokens belong to no Embedding: they are still an embedding's, without decay and at its rate."""
+    model, processor = build_tiny(CORPUS, seed=0, vocab_size=320)
+    policy = VlaPolicy.from_backbone(model, processor, toy_codebook(), ModelConfig(max_reasoning=12, lora_rank=rank))
+    head, names = DenseHead(8, 10), {id(p): name for name, p in policy.model.named_parameters()}
+
+    def groups(beside):
+        made = make_optimizer(policy.model, OptimConfig(embedding_lr_share=0.1), beside).param_groups
+        return [(g["share"], g["weight_decay"], sorted(names[id(p)] for p in g["params"] if id(p) in names)) for g in made], made[-1]
+
+    alone, _ = groups(None)
+    joined, last = groups(head)
+    assert joined[:-1] == alone and joined[-1] == (1.0, 0.0, []) and len(last["params"]) == len(list(head.parameters()))
+    rows = next(named for share, decay, named in alone if share == 0.1)
+    assert rows and all("embed_tokens" in name for name in rows)
+
+
+def test_maps_of_one_name_in_frames_of_their_own_are_told_apart(scenes):
+    """Recordings of one town are shifted to their first place: what lies before a scene does not depend on who else is in the set."""
+    scene = scenes[0]
+    other = replace(scene, road_map=scene.road_map.shifted(np.array([40.0, -25.0])))
+    both, alone = GroundData([scene, other], 2), GroundData([other], 1)
+    assert both.planes[1].equal(alone.planes[0]) and not both.planes[1].equal(both.planes[0])
 
 
 def test_a_resumed_run_goes_on_with_its_head(scenes, tmp_path):

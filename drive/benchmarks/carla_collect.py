@@ -83,7 +83,8 @@ def collect_route(
             hard = bool(decisions[-1].is_complex) if decisions else bool(plan.reasoning)
             state = simulator.ego.ego_state(simulator.state, simulator.time_s)
             waits = still > WAITED_S and float(plan.trajectory.poses[-1, 0]) < STILL and steps % EVERY > 0
-            there = joined(simulator.others(), stop_bars(simulator, town, simulator.privileged().route_lane_ids))
+            scene = simulator.privileged()
+            there = joined(scene.agents, stop_bars(simulator, town, scene.route_lane_ids))
             recorder.add(state, there, seen.command, seen.images[:, -1], None if waits else plan, hard)
             steps += 1
             beside = abs(float(project(simulator.route.path[:, :2], simulator.state[:2])[1]))

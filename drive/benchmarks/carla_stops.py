@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from drive.core.geometry import compose, interpolate_poses, relative, wrap_angle
+from drive.core.geometry import compose, interpolate_poses, project, relative, wrap_angle
 from drive.metrics.carla_signs import STOP_NEAR
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ BESIDE, ALONG = 2.5, 1.0  # m of a sign's trigger from the route, rad of its lan
 SEEN_M = 80.0  # m of route ahead
 RED, YELLOW = "Red", "Yellow"
 STOPPING, REACTION_S = 3.0, 0.5  # m/s^2 and s with which the expert stops for a light that turns yellow
-YELLOW_S = 2.5  # s of it that are surely left to pass in: CARLA's lasts 3
+SPARE_S = 0.2  # s before the red by which it wants to be over the line
+BEHIND_M = 10.0  # m behind the car's place on the route that signs are looked for: past a trigger its bar stays where it is
 BAR_M = 4.5  # m from the trigger's middle to the bar: who keeps 3.5 m from it stands with its middle in the trigger's reach
 
 
@@ -37,27 +38,33 @@ def red_lights(simulator: CarlaSimulator, town: ClientTown, route_lane_ids: tupl
         state = light.actor.get_state().name
         if state in (RED, YELLOW):
             stops = [stop for lane, stop in zip(light.lanes, light.stops) if lane in lanes and (lanes[lane].roadblock or lane) in roads]
-            found += [stop for stop in stops if state == RED or can_stop(simulator, stop)]
+            left = light.actor.get_yellow_time() - light.actor.get_elapsed_time() if state == YELLOW else 0.0
+            found += [stop for stop in stops if state == RED or not passes(simulator, stop, left)]
     return found
 
 
-def can_stop(simulator: CarlaSimulator, stop: Array) -> bool:
-    """Whether a car before a light that is yellow stops at the end (3,) of its lane; one too near and fast for it passes."""
-    ahead = float(relative(simulator.state[:3], stop)[0]) - simulator.ego.vehicle.front_length
+def passes(simulator: CarlaSimulator, stop: Array, left: float) -> bool:
+    """Whether a car goes on over the end (3,) of its lane while the light is yellow, `left` s more: it can stop no more, and is over before the red.
+
+    Who brakes as it was told to is never told to go on later.
+    """
+    route = simulator.route
+    ahead = float(project(route.path[:, :2], stop[:2])[0]) - simulator.route_s - simulator.ego.vehicle.front_length
     speed = max(float(simulator.state[3]), 0.0)
-    return ahead > min(speed**2 / (2.0 * STOPPING) + REACTION_S * speed, YELLOW_S * speed)
+    return ahead < speed**2 / (2.0 * STOPPING) + REACTION_S * speed and ahead < (left - SPARE_S) * speed
 
 
 def stops_ahead(simulator: CarlaSimulator, town: ClientTown) -> list[Array]:
     """(3,) poses of bars across the route for the stop signs ahead at which the car has not stood since it came near."""
     found = []
     route, index = simulator.route, simulator.route_index
-    part = slice(index, index + int(SEEN_M))
+    low = max(index - int(BEHIND_M), 0)
+    part = slice(low, index + int(SEEN_M))
     middle = simulator.ego.vehicle.rear_to_center
     for sign in town.signs:
         gap = np.hypot(*(route.path[part, :2] - sign.trigger).T)
-        at = int(np.argmin(gap)) + index
-        if gap[at - index] > BESIDE or not _meant(town, route.path[at], sign.trigger):
+        at = int(np.argmin(gap)) + low
+        if gap[at - low] > BESIDE or not _meant(town, route.path[at], sign.trigger):
             continue
         passed = simulator.route_s + middle > route.s[at] + STOP_NEAR
         if not passed and not stood(simulator.states, middle, sign.trigger):

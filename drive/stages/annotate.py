@@ -140,7 +140,7 @@ def _work(run: _Run, scenarios: Sequence[Scenario], indexes: list[int], bar: tqd
     """Keep as many tasks in flight as the annotator takes; write what they give, also when the run is ended by an error or Ctrl-C (`check`)."""
     pool = ThreadPoolExecutor(run.annotator.concurrency)
     pending: set[Future[Annotation]] = set()
-    tasks = _tasks(run, scenarios, indexes, bar)
+    tasks = _tasks(run, scenarios, indexes, bar, check)
 
     def collect() -> None:
         for future in wait(pending, LOOK_S, FIRST_COMPLETED).done:
@@ -200,9 +200,10 @@ def _interrupts() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _tasks(run: _Run, scenarios: Sequence[Scenario], indexes: list[int], bar: tqdm) -> Iterator[Callable[[], Annotation]]:
+def _tasks(run: _Run, scenarios: Sequence[Scenario], indexes: list[int], bar: tqdm, check: Callable[[], None]) -> Iterator[Callable[[], Annotation]]:
     """The tasks of scenes that can be read."""
     for index in indexes:
+        check()
         try:
             task = run.annotator.task(index, scenarios[index])
         except DataError as error:

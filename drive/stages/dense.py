@@ -2,7 +2,7 @@
 
 Tokens alone tell a small model little: a plan is ten of two thousand names, and which of them depends on the picture drowns in those that
 speed and past give away. So the same state is asked where the ground is drivable, where vehicles are and where the route runs (as in
-pretraining; TransFuser, arXiv 2205.15997, section 3.3), and for the teacher's plan in metres. The heads are dropped afterwards.
+pretraining; TransFuser, arXiv 2205.15997, section 3.3), and for the teacher's plan in metres. The heads lie beside a run's checkpoints for resuming, and in no export.
 """
 
 from __future__ import annotations

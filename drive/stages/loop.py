@@ -74,8 +74,8 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     return config.learning_rate * share
 
 
-def make_optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the weights that are trained; no weight decay on vectors (norms, biases) and embeddings."""
+def make_optimizer(model: torch.nn.Module, config: OptimConfig, beside: torch.nn.Module | None = None) -> torch.optim.AdamW:
+    """AdamW over the weights that are trained; no weight decay on vectors (norms, biases) and embeddings. `beside` learns with the model, at the whole rate."""
     whole = hasattr(model, "get_input_embeddings")  # a part of a model, or a model with a head, is looked through
     tables = [model.get_input_embeddings()] if whole else [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]  # type: ignore[operator]
     embeddings = {id(p) for table in tables for p in table.parameters()}
@@ -87,6 +87,7 @@ def make_optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.A
         {"params": matrices, "weight_decay": config.weight_decay, "share": 1.0},
         {"params": vectors, "weight_decay": 0.0, "share": 1.0},
         {"params": rows, "weight_decay": 0.0, "share": config.embedding_lr_share},
+        {"params": list(beside.parameters()) if beside is not None else [], "weight_decay": 0.0, "share": 1.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=(0.9, 0.95))
 
@@ -132,9 +133,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
     optimizer.load_state_dict(state)
 
 
-def optimizer_at(model: torch.nn.Module, config: OptimConfig, resume_from: tuple[int, Path] | None) -> tuple[torch.optim.AdamW, int]:
+def optimizer_at(
+    model: torch.nn.Module, config: OptimConfig, resume_from: tuple[int, Path] | None, beside: torch.nn.Module | None = None
+) -> tuple[torch.optim.AdamW, int]:
     """(optimiser, first step) of a run that begins, or that goes on from the checkpoint (step, folder)."""
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model, config, beside)
     if resume_from is None:
         return optimizer, 0
     load_optimizer(optimizer, resume_from[1])

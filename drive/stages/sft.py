@@ -95,15 +95,14 @@ def train_sft(
     """Train `policy` on the teachers' plans of `train`; metrics and checkpoints go into `run`."""
     store = TeacherStore(train, policy, config.max_scenes)
     val_store = TeacherStore(val, policy, config.validate_scenes) if val is not None and config.validate_scenes else None
-    learning, dense = torch.nn.ModuleDict({"model": policy.model}), None
+    parameters, dense = policy.parameters(), None
     if config.dense_weight:
         torch.manual_seed(stream(config.seed, "dense head"))
         dense = dense_questions(policy.model, train, store.poses)
-        learning["head"] = dense[0]
+        parameters += list(dense[0].parameters())
         if resume_from is not None:
             dense[0].load_state_dict(read_state(resume_from[1] / HEAD))
-    parameters = [p for p in learning.parameters() if p.requires_grad]
-    optimizer, start = optimizer_at(learning if dense else policy.model, config.optim, resume_from)
+    optimizer, start = optimizer_at(policy.model, config.optim, resume_from, dense[0] if dense else None)
 
     def step_fn(step: int) -> dict[str, float]:
         clock = time.perf_counter()
@@ -120,7 +119,8 @@ def train_sft(
             terms = policy.sft_terms(prompts, ids, config.label_spread, state=dense is not None)
             slow = torch.tensor([text is not None for text in part_texts], device=policy.device)
             loss = sft_loss(terms, slow, config, total_weight, len(index))
-            if dense is not None and terms.state is not None:
+            if dense is not None:
+                assert terms.state is not None
                 head, ground = dense
                 asked = head.terms(terms.state, ground, store.poses, part)
                 loss = loss + config.dense_weight * asked.loss * len(part) / len(index)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from tqdm import tqdm
 
-from drive.core.roadmap import RoadMap
 from drive.core.types import Command, Scenario
 from drive.datasets.ground import CELLS, PLANES, ROUTE_AT, ground_planes, route_offsets
 from drive.planners.vla.encode import PromptEncoder
@@ -53,12 +52,11 @@ class GroundData:
     """What lies before every scene, in memory: 1.5 kB a scene."""
 
     def __init__(self, dataset: Sequence[Scenario], count: int) -> None:
-        self._views: dict[str, tuple[RoadMap, BirdsEye]] = {}
         planes, routes, commands = [], [], []
         for i in tqdm(range(count), desc="ground", dynamic_ncols=True):
             scenario = dataset[i]
             scene = scenario.privileged()
-            planes.append(np.round(255 * ground_planes(scene, self._view(scene.road_map))).astype(np.uint8))
+            planes.append(np.round(255 * ground_planes(scene, BirdsEye(scene.road_map))).astype(np.uint8))
             routes.append(route_offsets(scene))
             commands.append(COMMANDS.index(scene.command))
             self._note(scenario)
@@ -68,13 +66,6 @@ class GroundData:
 
     def __len__(self) -> int:
         return len(self.commands)
-
-    def _view(self, road_map: RoadMap) -> BirdsEye:
-        """The map from above, drawn once; the map is told by its object, for recordings of one town lie in frames of their own."""
-        known = self._views.get(road_map.name)
-        if known is None or known[0] is not road_map:
-            known = self._views[road_map.name] = road_map, BirdsEye(road_map)
-        return known[1]
 
     def _note(self, scenario: Scenario) -> None:
         """What else is kept of a scene."""
