@@ -8,6 +8,7 @@ import torch
 from toy_scenes import CORPUS, toy_codebook, toy_scenario
 
 from drive.core.runs import RunFolder
+from drive.core.types import EgoTrack, Trajectory
 from drive.planners.vla.backbone import ModelConfig
 from drive.planners.vla.checkpoint import load_policy
 from drive.planners.vla.policy import VlaPolicy
@@ -142,3 +143,20 @@ def test_a_resumed_run_goes_on_with_its_head(scenes, tmp_path):
 def test_a_weight_below_zero_is_refused():
     with pytest.raises(ValueError, match="dense_weight"):
         SftConfig(dense_weight=-1.0)
+
+
+def test_starts_from_standing_come_more_often(scenes, monkeypatch, tmp_path):
+    """Of 16 scenes two set off: with starts=5 an epoch has 24, in which each of those comes five times."""
+    still = EgoTrack(np.zeros_like(scenes[0].ego.poses_world), *(np.zeros_like(v) for v in (scenes[0].ego.velocity_ego, scenes[0].ego.acceleration_ego, scenes[0].ego.yaw_rate)))
+    stands = np.zeros((10, 3))
+    goes = np.column_stack([np.linspace(0.2, 9.0, 10), np.zeros((10, 2))])
+    mixed = [replace(s, ego=still, teacher=Trajectory(goes if k < 2 else stands, 0.5)) if k < 4 else s for k, s in enumerate(scenes)]
+    policy = new_policy(frozen=True)
+    store = TeacherStore(mixed, policy)
+    assert store.setting_off.tolist() == [True, True, *[False] * 14]
+    seen: list[int] = []
+    prompt = TeacherStore.prompt
+    monkeypatch.setattr(TeacherStore, "prompt", lambda self, i: (seen.append(i), prompt(self, i))[1])
+    train_sft(new_run(tmp_path), policy, mixed, None, replace(CONFIG, dense_weight=0.0, steps=3, starts=5, checkpoint_every=3))
+    counts = np.bincount(seen[len(mixed) :], minlength=16)  # after the store has read them all
+    assert counts.tolist() == [5, 5, *[1] * 14]

@@ -15,6 +15,7 @@ from drive.metrics.pdms import PdmScene
 from drive.planners.vla.encode import EncodedPrompt
 from drive.planners.vla.policy import VlaPolicy
 
+STILL, SETS_OFF = 0.3, 2.0  # m/s below which a car stands; m of plan of one that sets off
 CACHE_BYTES = 4 << 30  # frames kept in memory; beyond it they are read again
 
 
@@ -56,7 +57,7 @@ class TeacherStore(SceneStore):
 
     def __init__(self, dataset: Sequence[Scenario], policy: VlaPolicy, limit: int = 0) -> None:
         super().__init__(dataset, policy, limit)
-        poses, self.reasoning, self.complex = [], [], []
+        poses, self.reasoning, self.complex, standing = [], [], [], []
         steps = policy.grammar.plan_tokens
         for i in tqdm(range(self.count), desc="reading scenes", dynamic_ncols=True):
             scenario = dataset[i]
@@ -69,10 +70,12 @@ class TeacherStore(SceneStore):
                 )
             poses.append(scenario.teacher.poses[:steps])
             self.reasoning.append(scenario.reasoning)
+            standing.append(scenario.ego.state(scenario.present).speed < STILL)
             self.complex.append(bool(scenario.notes.get("complex", bool(scenario.reasoning))))
             self.prompt(i)
         self.poses: NDArray[np.float64] = np.stack(poses)  # (N, T, 3) ego frame
         self.actions: NDArray[np.int64] = policy.codebook.encode(self.poses)  # (N, T)
+        self.setting_off: NDArray[np.bool_] = np.array(standing) & (self.poses[:, -1, 0] > SETS_OFF)  # (N,)
 
     def reasoning_or_none(self, index: int, epoch: int, seed: int, share_complex: float, share_simple: float) -> str | None:
         """The reasoning to imitate this epoch, or None for a fast answer; complex scenes think more often."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -47,10 +48,11 @@ class SftConfig(StageConfig):
     slow_share_complex: float = 0.8  # share of epochs in which a complex scene is answered with reasoning
     slow_share_simple: float = 0.1
     dense_weight: float = 0.0  # of the dense questions (drive/stages/dense.py) beside the loss; 0 asks none
+    starts: int = 1  # times that a scene in which the teacher sets off from standing comes in an epoch: such moments are few, and who misses them stands for ever
 
     def _faults(self) -> list[str]:
         weights = at_least(0, self, "reasoning_weight", "action_weight", "label_spread", "dense_weight")
-        return super()._faults() + at_least(1, self, "batch", "micro_batch") + weights + share(self, "slow_share_complex", "slow_share_simple")
+        return super()._faults() + at_least(1, self, "batch", "micro_batch", "starts") + weights + share(self, "slow_share_complex", "slow_share_simple")
 
 
 def sft_loss(terms: SftTerms, slow: torch.Tensor, config: SftConfig, total_weight: float, count: int) -> torch.Tensor:
@@ -103,12 +105,13 @@ def train_sft(
         if resume_from is not None:
             dense[0].load_state_dict(read_state(resume_from[1] / HEAD))
     optimizer, start = optimizer_at(policy.model, config.optim, resume_from, dense[0] if dense else None)
+    scenes = np.repeat(np.arange(len(store)), np.where(store.setting_off, config.starts, 1))
 
     def step_fn(step: int) -> dict[str, float]:
         clock = time.perf_counter()
         policy.model.train()
-        index = batch_indices(len(store), config.batch, step, config.seed)
-        epoch = step * config.batch // len(store)
+        index = scenes[batch_indices(len(scenes), config.batch, step, config.seed)]
+        epoch = step * config.batch // len(scenes)
         texts = [store.reasoning_or_none(int(i), epoch, config.seed, config.slow_share_complex, config.slow_share_simple) for i in index]
         total_weight = sum(1.0 if text is None else config.reasoning_weight for text in texts)
         sums, plan_error = torch.zeros(4), 0.0
