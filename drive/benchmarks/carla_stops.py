@@ -24,7 +24,7 @@ BESIDE, ALONG = 2.5, 1.0  # m of a sign's trigger from the route, rad of its lan
 SEEN_M = 80.0  # m of route ahead
 RED, YELLOW = "Red", "Yellow"
 STOPPING, REACTION_S = 3.0, 0.5  # m/s^2 and s with which the expert stops for a light that turns yellow
-SPARE_S = 0.2  # s before the red by which it wants to be over the line
+SPARE_S, TAIL_M = 0.5, 1.0  # s before the red by which its tail wants to be over the line, and m behind the tail at which the judge looks
 BEHIND_M = 10.0  # m behind the car's place on the route that signs are looked for: past a trigger its bar stays where it is
 BAR_M = 4.5  # m from the trigger's middle to the bar: who keeps 3.5 m from it stands with its middle in the trigger's reach
 
@@ -48,10 +48,11 @@ def passes(simulator: CarlaSimulator, stop: Array, left: float) -> bool:
 
     Who brakes as it was told to is never told to go on later.
     """
-    route = simulator.route
-    ahead = float(project(route.path[:, :2], stop[:2])[0]) - simulator.route_s - simulator.ego.vehicle.front_length
+    route, vehicle = simulator.route, simulator.ego.vehicle
+    ahead = float(project(route.path[:, :2], stop[:2])[0]) - simulator.route_s - vehicle.front_length
     speed = max(float(simulator.state[3]), 0.0)
-    return ahead < speed**2 / (2.0 * STOPPING) + REACTION_S * speed and ahead < (left - SPARE_S) * speed
+    stops = ahead > speed**2 / (2.0 * STOPPING) + REACTION_S * speed
+    return ahead < 0.0 or (not stops and ahead + vehicle.length + TAIL_M < (left - SPARE_S) * speed)
 
 
 def stops_ahead(simulator: CarlaSimulator, town: ClientTown) -> list[Array]:
