@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from drive.core.errors import DriveError
+from drive.core.workers import deaf_to_interrupts
 
 START_S = 300.0  # the first start of an installation compiles kernels, on a busy machine for minutes
 POLL_S = 0.05
@@ -34,7 +35,7 @@ class ServerProcess:
         follow = "threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()"
         code = f"import os, sys, threading; {follow}; from drive.cli import main; sys.exit(main(sys.argv[1:]))"
         command = [sys.executable, "-c", code, "serve", "carla", *self._options]
-        with os.fdopen(handle, "w") as log:
+        with os.fdopen(handle, "w") as log, deaf_to_interrupts():
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.PIPE)
         until = time.monotonic() + START_S
         while time.monotonic() < until and self._process.poll() is None:

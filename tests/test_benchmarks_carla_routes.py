@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -118,11 +119,14 @@ def test_planners_that_fail_are_told_and_count_nothing(tmp_path, capfd):
     result, table = drive(tmp_path, Fails, short_routes(4))
     assert [r.status for r in result.records] == ["Failed - Agent crashed"] * 3 + ["Failed - Agent couldn't be set up"]
     assert all(r.score_composed < 20.0 for r in result.records) and result.records[3].score_composed == 0.0
-    assert table.count("Agent crashed") == 3 and "100 %" in table
+    assert table.count("Failed - Agent crashed") == 3 and result.coverage == 0.0 and "PARTIAL 0.0 %" in table
+    assert "planner failed: 4 routes (short-0" in table
     told = capfd.readouterr().err
-    assert "short-0: the planner failed after 1 s (ZeroDivisionError: the third plan is too much)" in told
+    assert "short-0: the planner failed after 1 s (ZeroDivisionError: the third plan is too much, at carla_planners.py:" in told
     assert "short-1: the planner failed after 0 s (undecodable)" in told and "answered with NoneType, not with a Plan" in told
-    assert "short-3: the planner cannot begin (ValueError: three are enough)" in told
+    assert "short-3: the planner cannot begin (ValueError: three are enough, at carla_planners.py:" in told
+    again, _ = drive(tmp_path, Fails, short_routes(4))
+    assert len(again.failed) == 4 and "short-1: the planner failed" in capfd.readouterr().err, "driven again"
 
 
 def test_latency_delays_a_plan(usual, tmp_path):
@@ -261,3 +265,51 @@ def test_nobody_at_the_address(tmp_path):
         port = free.getsockname()[1]
     with pytest.raises(DriveError, match="nobody listens"):
         drive(tmp_path, where=Where("127.0.0.1", port, timeout_s=0.5), routes=short_routes(1))
+
+
+def test_where_no_route_can_be_driven_the_table_says_so(tmp_path):
+    """A first try of Bench2Drive's routes without the maps."""
+    (route,) = short_routes(1)
+    result, table = drive(tmp_path, routes=[replace(route, town="Town12")])
+    assert result.coverage == 0.0 and "PARTIAL 0.0 %" in table
+    assert "the server has no town Town12" in table and "maps= takes a folder of .xodr files" in table
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("command", [["eval", "benchmark=carla_routes", "planner=expert", "max_routes=2"], ["data", "collect", "planner=expert", "count=2"]])
+def test_ctrl_c_ends_a_drive_at_once_and_leaves_nobody(tmp_path, command):
+    """A terminal sends it to the whole group: server and worker too."""
+    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from drive.cli import main; sys.exit(main(sys.argv[1:]))"
+    with (tmp_path / "err").open("w") as err:
+        child = subprocess.Popen([sys.executable, "-c", start, *command, f"out={tmp_path / 'out'}"], stdout=err, stderr=err, start_new_session=True)
+    try:
+        until = time.monotonic() + 150.0
+        while not _serving(child.pid) and time.monotonic() < until:
+            time.sleep(0.2)
+        time.sleep(4.0)
+        os.killpg(child.pid, signal.SIGINT)
+        assert child.wait(40) != 0
+        until = time.monotonic() + 10.0
+        while (left := _group(child.pid)) and time.monotonic() < until:
+            time.sleep(0.2)
+        assert not left
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    told = (tmp_path / "err").read_text()
+    assert "interrupted" in told and "Traceback" not in told and "not driven" not in told, told
+
+
+def _group(leader: int) -> list[str]:
+    """Command lines of the processes of a group, /proc's word."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, IndexError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == leader and fields[0] != "Z":
+                found.append((folder / "cmdline").read_text())
+    return found
+
+
+def _serving(leader: int) -> bool:
+    return any("serve\0carla" in line for line in _group(leader))

@@ -12,8 +12,10 @@ from PIL import Image
 from drive.benchmarks.carla_drive import DriveConfig, DrivenRoute
 from drive.benchmarks.carla_film import Film, Moment, RouteLog, Thought
 from drive.benchmarks.carla_routes import ClosedLoop, Finished
-from drive.cli.closed_loop import videos_of
-from drive.core.errors import ConfigError
+from drive.cli.closed_loop import refuse_open_loop, videos_of
+from drive.cli.data import inspect
+from drive.cli.report import run as report
+from drive.core.errors import ConfigError, DataError
 from drive.core.geometry import compose
 from drive.core.types import Camera, Command
 from drive.metrics.carla_records import Event, Failure, Infraction
@@ -22,6 +24,8 @@ from drive.report.closed_loop_films import LIGHT_COLOURS, Scene, films_of, pictu
 from drive.report.closed_loop_maps import picture_path, route_map
 from drive.report.closed_loop_page import Pictures, Videos, write_page
 from drive.report.pictures import ALARM, EGO_AT
+from drive.report.plans import refuse_other_results
+from drive.report.tables import PDMS
 from drive.report.word_bar import BAR, VIEW
 from drive.simulators.carla_routes import CarlaRoute
 from drive.simulators.routes import route_along
@@ -148,3 +152,28 @@ def test_which_routes_are_filmed_is_a_word():
     assert [videos_of(word) for word in ("none", "infractions", "all", True, False)] == [Videos.NONE, Videos.INFRACTIONS, Videos.ALL, Videos.ALL, Videos.NONE]
     with pytest.raises(ConfigError, match="videos=some: give none, infractions, all"):
         videos_of("some")
+
+
+def test_open_and_closed_loop_do_not_overwrite_each_other(tmp_path, capsys):
+    closed, opened = tmp_path / "closed", tmp_path / "open"
+    (closed / "routes").mkdir(parents=True)
+    opened.mkdir()
+    (closed / "results.json").write_text('{"_checkpoint": {"records": []}}')
+    (opened / "results.json").write_text('{"benchmark": "pdms_v1_1", "format": 1, "results": []}')
+    with pytest.raises(DataError, match="holds a closed-loop evaluation: name another folder"):
+        refuse_other_results(closed, "f" * 64, None, PDMS)
+    with pytest.raises(ConfigError, match="evaluation of another kind of benchmark"):
+        refuse_open_loop(str(opened))
+    refuse_open_loop(str(closed))
+    refuse_open_loop(None)
+    with pytest.raises(ConfigError, match="without its report"):
+        report([str(closed)])
+    (closed / "report.html").write_text("here")
+    assert report([str(closed)]) == 0 and capsys.readouterr().out == f"{closed / 'report.html'}\n"
+
+
+def test_inspect_tells_each_path_that_holds_nothing(tmp_path, capsys):
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "too").mkdir()
+    assert inspect([str(tmp_path / "nothing"), str(tmp_path / "too")]) == 1
+    assert capsys.readouterr().out.count("nothing there is of a source that drive knows") == 2

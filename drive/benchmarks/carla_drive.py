@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,7 +94,7 @@ def drive_route(
     try:
         planner.reset()
     except Exception as error:  # the user's own code
-        tell(f"route {route.id}: the planner cannot begin ({type(error).__name__}: {error})")
+        tell(f"route {route.id}: the planner cannot begin ({told(error)})")
         return undriven(route, config, Failure.AGENT_SETUP)
     simulator = CarlaSimulator(session, town.road_map, path, () if privileged else config.cameras, height, controller=config.controller)
     company = add(session, town, simulator, route, config) if add is not None else None
@@ -311,8 +313,14 @@ def ask(planner: Any, simulator: CarlaSimulator, town: ClientTown | None) -> Pla
         if not isinstance(found, Plan):
             raise TypeError(f"it answered with {type(found).__name__}, not with a Plan")
     except Exception as error:  # a planner is the user's own code: what it raises ends the route, and is told
-        return Plan(None, PlanStatus.FAILED, reasoning=f"{type(error).__name__}: {error}")
+        return Plan(None, PlanStatus.FAILED, reasoning=told(error))
     return found
+
+
+def told(error: Exception) -> str:
+    """What somebody's code raised, and where."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error}, at {Path(frame.filename).name}:{frame.lineno}"
 
 
 def with_lights(scene: Privileged, simulator: CarlaSimulator, town: ClientTown) -> Privileged:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from drive.benchmarks.carla_drive import DriveConfig, DrivenRoute, drive_route, tell, undriven
 from drive.core.errors import DataError, DriveError
 from drive.core.files import atomic_write_text
+from drive.core.workers import deaf_to_interrupts
 from drive.metrics.carla_records import Failure, RouteRecord, record_from_json
 from drive.simulators.carla_process import ServerProcess
 from drive.simulators.carla_routes import CarlaRoute
@@ -58,6 +59,11 @@ class Finished:
         """Whether the simulation crashed in every try: nothing of the planner's, and driven again when asked again."""
         return self.record.status.endswith(Failure.SIMULATION.value)
 
+    @property
+    def failed(self) -> bool:
+        """Whether the planner failed: what it had driven by then counts, and the route is driven again when asked again."""
+        return self.record.status.endswith((Failure.AGENT.value, Failure.AGENT_SETUP.value))
+
 
 @dataclass(frozen=True)
 class Missing:
@@ -89,9 +95,14 @@ class ClosedLoop:
         return tuple(f for f in self.finished if f.crashed)
 
     @property
+    def failed(self) -> tuple[Finished, ...]:
+        """Those on which the planner failed: it raised, or gave no plan."""
+        return tuple(f for f in self.finished if f.failed)
+
+    @property
     def coverage(self) -> float:
         """Share of the scheduled routes that were driven to an end."""
-        return (len(self.finished) - len(self.crashed)) / max(self.routes, 1)
+        return (len(self.finished) - len(self.crashed) - len(self.failed)) / max(self.routes, 1)
 
 
 class Show(Protocol):
@@ -131,7 +142,8 @@ class _Driver:
             try:
                 session = self._connected()
                 if route.town not in session.towns():
-                    raise _Absent(f"route {route.id}: the server has no town {route.town}; it has {', '.join(session.towns())}")
+                    way = "" if self._where.host else ": maps= takes a folder of .xodr files"
+                    raise _Absent(f"route {route.id}: the server has no town {route.town}; it has {', '.join(session.towns())}{way}")
                 return drive_route(session, route, self._planner, self._config, self._add, self._show is not None and self._show.film)
             except (DataError, _Absent) as error:
                 raise _Absent(f"route {route.id}: {str(error).removeprefix(f'route {route.id}: ')}") from error
@@ -250,7 +262,7 @@ def evaluate_routes(
 
     `identity` is what else tells one evaluation from another: the planner's settings and weights, the maps.
 
-    Routes whose simulation crashed are driven again. Raises DriveError where there is no server to begin with or every worker dies,
+    Routes whose simulation crashed, or on which the planner failed, are driven again. Raises DriveError where there is no server to begin with or every worker dies,
     DataError where `out` holds another evaluation.
     """
     if where.host:
@@ -260,7 +272,7 @@ def evaluate_routes(
     digests = {route.id: _digest(route, f"{name} {identity}", config) for route in routes}
     paths = {route.id: folder / f"{plain(route.id)}.json" for route in routes}
     before = {route.id: _read(paths[route.id], digests[route.id]) for route in routes}
-    waiting = [route for route in routes if (found := before[route.id]) is None or found.crashed]
+    waiting = [route for route in routes if (found := before[route.id]) is None or found.crashed or found.failed]
     missing: dict[str, str] = {}
     deaths: dict[str, int] = {}
     bar = tqdm(total=len(routes), initial=len(routes) - len(waiting), desc="routes", disable=not progress, dynamic_ncols=True)
@@ -292,14 +304,15 @@ def evaluate_routes(
 def _round(waiting, paths, digests, missing, deaths, bar, made, workers) -> list[CarlaRoute]:
     """One pool's life: drive what waits; what is left when a worker dies (the client may take its process with it)."""
     context = multiprocessing.get_context("spawn")
-    left = list(waiting)
+    left, others = list(waiting), set(multiprocessing.active_children())
     running: dict[Future[str], CarlaRoute] = {}
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=made) as pool:
         queue = iter(waiting)
         try:
             while True:
                 while len(running) < workers and (route := next(queue, None)) is not None:
-                    running[pool.submit(_work, route, paths[route.id], digests[route.id])] = route
+                    with deaf_to_interrupts():
+                        running[pool.submit(_work, route, paths[route.id], digests[route.id])] = route
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -311,6 +324,10 @@ def _round(waiting, paths, digests, missing, deaths, bar, made, workers) -> list
                     bar.update()
             for future in [pool.submit(_stop) for _ in range(workers)]:
                 future.result()
+        except KeyboardInterrupt:  # a route that is half driven is not waited for; a worker's server ends with it
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
         except BrokenProcessPool:
             for route in running.values():
                 deaths[route.id] = deaths.get(route.id, 0) + 1

@@ -45,6 +45,7 @@ def run_closed_loop(config: dict[str, Any]) -> int:
         raise ConfigError(f"maps={maps}: there is no such folder")
     where = Where(config["host"] or "", config["port"], maps, float(config["timeout"]))
     videos = videos_of(config["videos"])
+    refuse_open_loop(config["out"])
     name = make_planner(config).name  # a mistake in the planner's settings is told before a server starts
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(config["out"] or scratch)
@@ -59,6 +60,16 @@ def run_closed_loop(config: dict[str, Any]) -> int:
             write_summary(out, result, config["routes"])
             print(write_page(out, result, config["benchmark"]["name"], tables), file=sys.stderr)
     return 0 if result.coverage == 1.0 else 1
+
+
+def refuse_open_loop(out: str | None) -> None:
+    """Raises ConfigError where the folder holds results of an open-loop benchmark, which would be lost."""
+    from drive.core.errors import ConfigError
+    from drive.report.tables import RESULTS
+
+    path = Path(out or "") / RESULTS
+    if out and path.is_file() and '"_checkpoint"' not in path.read_text(encoding="utf-8", errors="replace"):
+        raise ConfigError(f"out={out} holds an evaluation of another kind of benchmark: name another folder")
 
 
 def identity_of(config: dict[str, Any]) -> str:

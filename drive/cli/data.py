@@ -44,6 +44,7 @@ def inspect(argv: list[str]) -> int:
         raise ConfigError("drive data inspect takes files or folders: drive data inspect /data/nuscenes")
     found = faults = 0
     for path in argv:
+        before = found + faults
         for item in walk(Path(path)):
             if isinstance(item, DataError):
                 faults += 1
@@ -55,6 +56,9 @@ def inspect(argv: list[str]) -> int:
             print("".join(f"    {name:<28}{value:,}\n" if isinstance(value, int) else f"    {name:<28}{value}\n" for name, value in item.counts.items()), end="")
             for fault in item.faults:
                 print(f"    not read: {fault}")
+        if found + faults == before and len(argv) > 1:
+            faults += 1
+            print(f"not read: {path}: nothing there is of a source that drive knows")
     if not found and not faults:
         raise DataError(f"{', '.join(argv)}: nothing there is of a source that drive knows")
     print(f"{found} read, {faults} {'fault' if faults == 1 else 'faults'}")

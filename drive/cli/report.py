@@ -1,7 +1,7 @@
 """usage: drive report FOLDER
 
 Writes or refreshes report.html in a run folder: what was run, curves of every metric and, where the folder holds an evaluation,
-its table with the best and worst plans. In the folder of an evaluation alone (drive eval out=), its table and plans. One file: it can be
+its table with the best and worst plans. In the folder of an evaluation alone (drive eval out=), its table and plans; of a closed loop, where drive eval has written it already, its place. One file: it can be
 mailed, opened without a network, and printed.
 
 examples:
@@ -27,6 +27,12 @@ def run(argv: list[str]) -> int:
     if len(argv) != 1:
         raise ConfigError("drive report takes one run folder or evaluation folder: drive report runs/<date>-<name>")
     folder = Path(argv[0])
+    if (folder / RESULTS).is_file() and (folder / "routes").is_dir():
+        page = folder / "report.html"
+        if not page.is_file():
+            raise ConfigError(f"{folder} holds a closed-loop evaluation without its report: the drive eval that made it writes it again, with the same out=")
+        print(page)
+        return 0
     evaluation = (folder / RESULTS).is_file() and not (folder / STATUS).is_file()
     print(write_evaluation_report(folder) if evaluation else write_report(RunFolder.open(folder)))
     return 0

@@ -1,8 +1,11 @@
-"""Worker processes that do not outlive their parent."""
+"""Worker processes that do not outlive their parent, and leave Ctrl-C to it."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
+from collections.abc import Iterator
 
 
 def end_with_parent() -> None:
@@ -15,3 +18,16 @@ def _wait() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started inside inherit that SIGINT is ignored: a Ctrl-C goes to all of a terminal's processes, and the parent alone shall answer it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

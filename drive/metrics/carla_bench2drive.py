@@ -168,7 +168,7 @@ def ability_score(records: Sequence[RouteRecord], junctions: Mapping[str, float]
     route). A route of Traffic_Signs without one is taken to have passed the junction where it was completed, to have failed where it ran
     a light or a stop sign; elsewhere DataError names it.
     """
-    check_records(records, len(records))
+    check_records(records, max(len(records), 1))
     counts = {name: [0, 0] for name in ABILITIES}
     shares: dict[str, list[float]] = {name: [] for name in ABILITIES}
     for record in records:

@@ -120,8 +120,12 @@ def coverage_lines(result: ClosedLoop) -> list[str]:
     towns = Counter(missing.town for missing in result.missing)
     parts = [f"{len(result.crashed)} crashed"] if result.crashed else []
     parts += [f"{sum(towns.values())} not driven ({', '.join(f'{town}: {towns[town]}' for town in sorted(towns))})"] if towns else []
-    driven = len(result.finished) - len(result.crashed)
-    lines = [f"coverage: {driven} of {result.routes} routes driven, {' and '.join(parts)}; they count 0 in the scores above"]
+    parts += [f"the planner failed on {len(result.failed)}"] if result.failed else []
+    driven = len(result.finished) - len(result.crashed) - len(result.failed)
+    lines = [f"coverage: {driven} of {result.routes} routes driven, {' and '.join(parts)}; what was not driven counts 0 in the scores above"]
+    if result.failed:
+        names = _listed([finished.record.route for finished in result.failed])
+        lines.append(f"planner failed: {names}: standard error tells why; the same command with the same out= drives these again")
     if result.crashed:
         names = _listed([finished.record.route for finished in result.crashed])
         lines.append(f"Simulation crashed: {names}: in each of {RETRIES + 1} tries; the same command with the same out= drives these again")

@@ -17,7 +17,7 @@ from drive.core.errors import DataError
 from drive.core.files import atomic_folder
 from drive.core.types import Scenario
 from drive.report.pictures import plan_picture
-from drive.report.tables import RESULTS, read_results, write_results
+from drive.report.tables import RESULTS, OfClosedLoop, read_results, write_results
 
 PLANS = "plans"  # folder of pictures in a run
 OF = "of.txt"  # digest of the results.json that the pictures belong to
@@ -71,6 +71,8 @@ def add_evaluation(
     if (folder / RESULTS).is_file():
         try:
             stored = read_results(folder)
+        except OfClosedLoop:
+            raise
         except DataError as error:  # a finished evaluation is not thrown away for an old file
             print(f"{folder}: the earlier evaluation is replaced: {error}", file=sys.stderr)
     if stored is not None:
@@ -87,6 +89,8 @@ def refuse_other_results(folder: Path, fingerprint: str, max_scenes: int | None,
     """Raise DataError where `folder` holds readable results that do not belong into one table with those to come; max_scenes as eval has it."""
     try:
         stored = read_results(folder)
+    except OfClosedLoop:
+        raise
     except DataError:
         return
     wanted = [style.name, f"data {fingerprint[:12]}", f"max_scenes={max_scenes or 0}"]
