@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 import time
+from contextlib import suppress
 
 import msgpack
 import pytest
@@ -171,6 +172,17 @@ def test_a_message_of_many_empty_arrays_is_refused(server):
     assert memory(server, "VmHWM") - before < GROWTH
     assert "no text that is as long" in said(server)
     follow_up(server)
+
+
+@pytest.mark.parametrize("key", [b"\x90", b"\x80"])
+def test_a_map_whose_key_is_a_list_or_a_map_is_refused(server, key):
+    """msgpack has such maps, Python has none: the unpacker raises a TypeError."""
+    with Raw(server.port) as raw:
+        raw.socket.sendall(b"\x94\x00\x01\xa7version\x91\x81" + key + b"\x01")
+        with suppress(ConnectionResetError):
+            assert raw.socket.recv(1) == b"", "the client is sent away"
+    follow_up(server)
+    assert "Traceback" not in said(server) and "unhashable" in said(server)
 
 
 def test_clients_that_vanish(server):

@@ -122,7 +122,7 @@ def coverage_lines(result: ClosedLoop) -> list[str]:
     parts += [f"{sum(towns.values())} not driven ({', '.join(f'{town}: {towns[town]}' for town in sorted(towns))})"] if towns else []
     parts += [f"the planner failed on {len(result.failed)}"] if result.failed else []
     driven = len(result.finished) - len(result.crashed) - len(result.failed)
-    lines = [f"coverage: {driven} of {result.routes} routes driven, {' and '.join(parts)}; what was not driven counts 0 in the scores above"]
+    lines = [f"coverage: {driven} of {result.routes} routes driven, {' and '.join(parts)}; {'what was not driven counts' if result.failed else 'they count'} 0 in the scores above"]
     if result.failed:
         names = _listed([finished.record.route for finished in result.failed])
         lines.append(f"planner failed: {names}: standard error tells why; the same command with the same out= drives these again")

@@ -109,7 +109,7 @@ class RpcConnection(asyncio.Protocol):
                 else:
                     self._transport.resume_reading()
                 return
-            except (msgpack.exceptions.UnpackException, ValueError, RecursionError) as error:
+            except (msgpack.exceptions.UnpackException, ValueError, TypeError, RecursionError) as error:  # TypeError: a map whose key is a list
                 self._refuse(f"not msgpack: {error or type(error).__name__}")
                 return
             if not _is_request(message):
