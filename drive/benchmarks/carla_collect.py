@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from drive.benchmarks.carla_drive import DriveConfig, ask, joined, stop_bars
+from drive.benchmarks.carla_drive import DriveConfig, ask, with_lights
 from drive.core.errors import DriveError
 from drive.core.geometry import project
 from drive.core.protocols import Planner, PrivilegedPlanner
@@ -83,8 +83,7 @@ def collect_route(
             hard = bool(decisions[-1].is_complex) if decisions else bool(plan.reasoning)
             state = simulator.ego.ego_state(simulator.state, simulator.time_s)
             waits = still > WAITED_S and float(plan.trajectory.poses[-1, 0]) < STILL and steps % EVERY > 0
-            scene = simulator.privileged()
-            there = joined(scene.agents, stop_bars(simulator, town, scene.route_lane_ids))
+            there = with_lights(simulator.privileged(), simulator, town).agents
             recorder.add(state, there, seen.command, seen.images[:, -1], None if waits else plan, hard)
             steps += 1
             beside = abs(float(project(simulator.route.path[:, :2], simulator.state[:2])[1]))

@@ -65,10 +65,9 @@ def run_closed_loop(config: dict[str, Any]) -> int:
 def refuse_open_loop(out: str | None) -> None:
     """Raises ConfigError where the folder holds results of an open-loop benchmark, which would be lost."""
     from drive.core.errors import ConfigError
-    from drive.report.tables import RESULTS
+    from drive.report.tables import RESULTS, holds_closed_loop
 
-    path = Path(out or "") / RESULTS
-    if out and path.is_file() and '"_checkpoint"' not in path.read_text(encoding="utf-8", errors="replace"):
+    if out and (Path(out) / RESULTS).is_file() and not holds_closed_loop(Path(out)):
         raise ConfigError(f"out={out} holds an evaluation of another kind of benchmark: name another folder")
 
 

@@ -22,12 +22,12 @@ def run(argv: list[str]) -> int:
     from drive.core.errors import ConfigError
     from drive.core.runs import STATUS, RunFolder
     from drive.report.html import write_evaluation_report, write_report
-    from drive.report.tables import RESULTS
+    from drive.report.tables import RESULTS, holds_closed_loop
 
     if len(argv) != 1:
         raise ConfigError("drive report takes one run folder or evaluation folder: drive report runs/<date>-<name>")
     folder = Path(argv[0])
-    if (folder / RESULTS).is_file() and (folder / "routes").is_dir():
+    if holds_closed_loop(folder):
         page = folder / "report.html"
         if not page.is_file():
             raise ConfigError(f"{folder} holds a closed-loop evaluation without its report: the drive eval that made it writes it again, with the same out=")

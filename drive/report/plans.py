@@ -17,7 +17,7 @@ from drive.core.errors import DataError
 from drive.core.files import atomic_folder
 from drive.core.types import Scenario
 from drive.report.pictures import plan_picture
-from drive.report.tables import RESULTS, OfClosedLoop, read_results, write_results
+from drive.report.tables import RESULTS, holds_closed_loop, read_results, write_results
 
 PLANS = "plans"  # folder of pictures in a run
 OF = "of.txt"  # digest of the results.json that the pictures belong to
@@ -66,13 +66,12 @@ def add_evaluation(
     An earlier result of the same planner is replaced, and that is told. Raises DataError where the folder holds results of other data
     or another benchmark, or a row's scenario is not among those given.
     """
+    _refuse_closed_loop(folder)
     others = []
     stored = None
     if (folder / RESULTS).is_file():
         try:
             stored = read_results(folder)
-        except OfClosedLoop:
-            raise
         except DataError as error:  # a finished evaluation is not thrown away for an old file
             print(f"{folder}: the earlier evaluation is replaced: {error}", file=sys.stderr)
     if stored is not None:
@@ -85,12 +84,16 @@ def add_evaluation(
         _draw(folder, result, scenarios, style)
 
 
+def _refuse_closed_loop(folder: Path) -> None:
+    if holds_closed_loop(folder):
+        raise DataError(f"{folder} holds a closed-loop evaluation: name another folder with out=")
+
+
 def refuse_other_results(folder: Path, fingerprint: str, max_scenes: int | None, style: Style) -> None:
     """Raise DataError where `folder` holds readable results that do not belong into one table with those to come; max_scenes as eval has it."""
+    _refuse_closed_loop(folder)
     try:
         stored = read_results(folder)
-    except OfClosedLoop:
-        raise
     except DataError:
         return
     wanted = [style.name, f"data {fingerprint[:12]}", f"max_scenes={max_scenes or 0}"]
