@@ -7,13 +7,14 @@ import pytest
 import torch
 from toy_scenes import CORPUS, toy_codebook, toy_scenario
 
+from drive.core.errors import ConfigError
 from drive.core.runs import RunFolder
 from drive.core.types import EgoTrack, Trajectory
 from drive.planners.vla.backbone import ModelConfig
 from drive.planners.vla.checkpoint import load_policy
 from drive.planners.vla.policy import VlaPolicy
 from drive.planners.vla.tiny import build_tiny
-from drive.stages.dense import DenseHead, dense_questions
+from drive.stages.dense import DenseHead, dense_head
 from drive.stages.loop import OptimConfig, make_optimizer
 from drive.stages.scenes import TeacherStore
 from drive.stages.sft import SftConfig, train_sft
@@ -65,7 +66,7 @@ def test_the_state_is_the_prompts_and_knows_nothing_of_the_answer(scenes):
 def test_questions_are_about_the_scene_itself(scenes):
     policy = new_policy()
     store = TeacherStore(scenes, policy)
-    head, ground = dense_questions(policy.model, scenes, store.poses)
+    head, ground = dense_head(policy.model, store.poses.shape[1]), GroundData(scenes, len(scenes))
     assert len(ground) == len(scenes)
     states = torch.randn(4, policy.model.config.text_config.hidden_size)
     index = np.array([3, 1, 2, 0])
@@ -83,7 +84,7 @@ def test_questions_are_about_the_scene_itself(scenes):
 def test_the_questions_alone_teach_a_tower_that_learns(scenes):
     policy = new_policy()
     store = TeacherStore(scenes[:4], policy)
-    head, ground = dense_questions(policy.model, scenes[:4], store.poses)
+    head, ground = dense_head(policy.model, store.poses.shape[1]), GroundData(scenes[:4], 4)
     prompts = [store.prompt(i) for i in range(4)]
     terms = policy.sft_terms(prompts, policy.target_ids(prompts, store.actions, [None] * 4), state=True)
     assert terms.state is not None
@@ -160,3 +161,61 @@ def test_starts_from_standing_come_more_often(scenes, monkeypatch, tmp_path):
     train_sft(new_run(tmp_path), policy, mixed, None, replace(CONFIG, dense_weight=0.0, steps=3, starts=5, checkpoint_every=3))
     counts = np.bincount(seen[len(mixed) :], minlength=16)  # after the store has read them all
     assert counts.tolist() == [5, 5, *[1] * 14]
+
+
+SIGHT = replace(CONFIG, steps=10, sight_steps=6, sight_batch=8, checkpoint_every=3)
+
+
+def tower_of(policy: VlaPolicy) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in policy.model.model.visual.state_dict().items()}
+
+
+def test_a_frozen_tower_learns_to_see_before_the_words_and_not_after(scenes, tmp_path):
+    policy, run = new_policy(frozen=True), new_run(tmp_path)
+    before, spoke = tower_of(policy), policy.model.model.language_model.layers[0].mlp.up_proj.weight.clone()
+    train_sft(run, policy, scenes, scenes[:4], replace(SIGHT, validate_scenes=4, validate_every=6))
+    lines = run.metrics()
+    seeing = [line for line in lines if line["step"] <= 6]
+    assert all("action_loss" not in line for line in seeing) and seeing[0]["hazard_error"] > 0.0
+    assert {"val/vehicle_error", "val/person_error", "val/barrier_error"} <= {k for line in seeing for k in line}
+    assert all("action_loss" in line or "val/pdms_v1_1" in line for line in lines if line["step"] > 6)
+    assert any(not torch.equal(v, before[k]) for k, v in tower_of(policy).items())
+    assert not torch.equal(policy.model.model.language_model.layers[0].mlp.up_proj.weight, spoke)
+    assert not any(p.requires_grad for p in policy.model.model.visual.parameters())
+    seen = tower_of(load_policy(run.checkpoints()[9]))  # the newest two are kept
+    assert all(torch.equal(v, seen[k]) for k, v in tower_of(policy).items())
+
+
+@pytest.mark.parametrize("at", [3, 6, 9])
+def test_a_run_killed_in_either_part_goes_on_the_same(scenes, tmp_path, monkeypatch, at):
+    monkeypatch.setattr("drive.stages.loop.KEPT", 10)
+    run, again = new_run(tmp_path / "a"), new_run(tmp_path / "b")
+    policy = train_sft(run, new_policy(frozen=True), scenes, None, SIGHT)
+    folder = run.checkpoints()[at]
+    again.log(at, {})
+    resumed = train_sft(again, load_policy(folder), scenes, None, SIGHT, resume_from=(at, folder))
+    assert [line for line in numbers(again) if line["step"] > at] == [line for line in numbers(run) if line["step"] > at]
+    for a, b in zip(policy.model.state_dict().values(), resumed.model.state_dict().values()):
+        assert torch.equal(a, b)
+
+
+def test_what_cannot_learn_to_see_is_refused(scenes, tmp_path):
+    with pytest.raises(ValueError, match="must exceed sight_steps"):
+        SftConfig(steps=5, sight_steps=5)
+    model, processor = build_tiny(CORPUS, seed=0, vocab_size=320)
+    adapted = VlaPolicy.from_backbone(model, processor, toy_codebook(), ModelConfig(max_reasoning=12, lora_rank=4))
+    with pytest.raises(ConfigError, match="lora_rank=0"):
+        train_sft(new_run(tmp_path), adapted, scenes, None, SIGHT)
+
+
+def test_in_mixed_precision_the_weights_stay_whole_and_the_numbers_near(scenes, tmp_path):
+    whole, half = new_run(tmp_path / "whole"), new_run(tmp_path / "half")
+    train_sft(whole, new_policy(), scenes, None, SIGHT)
+    policy = train_sft(half, new_policy(), scenes, None, replace(SIGHT, mixed_precision="bf16"))
+    assert {p.dtype for p in policy.model.parameters()} == {torch.float32}
+    assert policy.model.config._attn_implementation == new_policy().model.config._attn_implementation
+    one, other = numbers(whole), numbers(half)
+    for part, key in ((0, "planes_loss"), (6, "action_loss")):  # the first step of each part: later ones drift apart
+        assert other[part][key] == pytest.approx(one[part][key], rel=0.01) and other[part][key] != one[part][key]
+    with pytest.raises(ValueError, match="mixed_precision=fp8"):
+        SftConfig(mixed_precision="fp8")

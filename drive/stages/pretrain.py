@@ -29,12 +29,11 @@ from drive.planners.vla.checkpoint import read_state
 from drive.planners.vla.encode import EncodedPrompt, PromptEncoder, append_answers
 from drive.planners.vla.features import feature_inputs, keep_features
 from drive.planners.vla.prompt import frames, plan_request
-from drive.planners.vla.tiny import build_tiny
+from drive.planners.vla.tiny import IMAGE_PIXELS, build_tiny
 from drive.stages.loop import OptimConfig, StageConfig, apply_gradients, batch_indices, optimizer_at, run_loop
-from drive.stages.sight import SightData, SightHead, SightTrainer, sight_terms
+from drive.stages.sight import HEAD, SightData, SightHead, SightTrainer, learn_to_see, sight_terms
 
 CAPTION_REQUEST = "describe the scene"
-HEAD = "sight_head.safetensors"  # beside the weights of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -161,32 +160,13 @@ def train_base(
     held_out = val if val is not None and config.validate_scenes else None
     data = SightData(train, count)
     if resume_from is None or resume_from[0] < config.sight_steps:
-        _learn_to_see(run, model, processor, data, held_out, config, resume_from)
+        torch.manual_seed(stream(config.seed, "sight head"))
+        trainer = SightTrainer(model, processor, (IMAGE_PIXELS, IMAGE_PIXELS))
+        learn_to_see(run, model, trainer, data, held_out, config, (config.sight_steps, config.sight_batch), partial(save_base, model, processor), resume_from)
     data.images = data.images[:0].copy()  # seen enough
     spoken = resume_from if resume_from is not None and resume_from[0] > config.sight_steps else None
     _learn_to_speak(run, model, processor, train, data, held_out, talks, config, spoken)
     return model
-
-
-def _learn_to_see(run, model, processor, data: SightData, val, config: PretrainConfig, resume_from: tuple[int, Path] | None) -> None:
-    """Steps 0..sight_steps-1: the vision tower and a head of its own."""
-    torch.manual_seed(stream(config.seed, "sight head"))
-    trainer = SightTrainer(model, processor)
-    held_out = SightData(val, min(len(val), config.validate_scenes)) if val is not None else None
-    learning = torch.nn.ModuleDict({"tower": model.model.visual, "head": trainer.head})
-    if resume_from is not None:
-        trainer.head.load_state_dict(read_state(resume_from[1] / HEAD))
-    optimizer, start = optimizer_at(learning, config.optim, resume_from)
-
-    def step_fn(step: int) -> dict[str, float]:
-        logs = trainer.step(data, batch_indices(len(data), config.sight_batch, step, config.seed))
-        return {**logs, "gradient_norm": apply_gradients(list(learning.parameters()), optimizer, config.optim.clip_norm)}
-
-    def save(folder: Path) -> None:
-        save_base(model, processor, folder)
-        save_file(trainer.head.state_dict(), folder / HEAD)
-
-    run_loop(run, save, optimizer, config, start, step_fn, partial(trainer.validate, held_out) if held_out else None, (0, config.sight_steps))
 
 
 def _learn_to_speak(run, model, processor, train, data: SightData, val, talks: list[Talk], config: PretrainConfig, resume_from: tuple[int, Path] | None) -> None:
@@ -210,8 +190,7 @@ def _learn_to_speak(run, model, processor, train, data: SightData, val, talks: l
         picked = [talks[i] for i in batch_indices(len(talks), config.batch, step, config.seed)]
         scenes = np.array([talk.scene for talk in picked])
         loss, right, hidden = trainer.terms(picked)
-        planes, route = head(hidden, data.commands[scenes].to(model.device))
-        seen = sight_terms(planes, route, data, scenes)
+        seen = sight_terms(head(hidden, data.commands[scenes].to(model.device)), data, scenes)
         (loss + seen.loss).backward()
         norm = apply_gradients(parameters, optimizer, config.optim.clip_norm)
         return {"loss": float(loss.detach()), "accuracy": float(right), "route_error_m": float(seen.error.mean()), "gradient_norm": norm, "time/samples_per_s": len(picked) / (time.perf_counter() - clock)}

@@ -11,11 +11,12 @@ from tqdm import tqdm
 from drive.core.errors import DataError
 from drive.core.seeds import numpy_rng
 from drive.core.types import Scenario
+from drive.datasets.logs import STOPPED
 from drive.metrics.pdms import PdmScene
 from drive.planners.vla.encode import EncodedPrompt
 from drive.planners.vla.policy import VlaPolicy
 
-STILL, SETS_OFF = 0.3, 2.0  # m/s below which a car stands; m of plan of one that sets off
+SETS_OFF = 2.0  # m of plan of a standing car that sets off
 CACHE_BYTES = 4 << 30  # frames kept in memory; beyond it they are read again
 
 
@@ -70,7 +71,7 @@ class TeacherStore(SceneStore):
                 )
             poses.append(scenario.teacher.poses[:steps])
             self.reasoning.append(scenario.reasoning)
-            standing.append(scenario.ego.state(scenario.present).speed < STILL)
+            standing.append(scenario.ego.state(scenario.present).speed < STOPPED)
             self.complex.append(bool(scenario.notes.get("complex", bool(scenario.reasoning))))
             self.prompt(i)
         self.poses: NDArray[np.float64] = np.stack(poses)  # (N, T, 3) ego frame

@@ -22,16 +22,19 @@ from safetensors.torch import save_file
 
 from drive.benchmarks.pdms import evaluate_pdms
 from drive.core.checks import at_least, share
+from drive.core.errors import ConfigError
 from drive.core.runs import RunFolder
 from drive.core.seeds import stream
 from drive.core.types import Scenario
 from drive.metrics.displacement import ade
 from drive.planners.vla.checkpoint import read_state, save_policy
+from drive.planners.vla.features import takes_features
 from drive.planners.vla.planner import VlaPlanner
 from drive.planners.vla.policy import SftTerms, VlaPolicy
-from drive.stages.dense import dense_questions
-from drive.stages.loop import StageConfig, apply_gradients, batch_indices, optimizer_at, run_loop
+from drive.stages.dense import dense_head
+from drive.stages.loop import StageConfig, apply_gradients, batch_indices, mixed, optimizer_at, run_loop
 from drive.stages.scenes import TeacherStore
+from drive.stages.sight import GroundData, SightData, SightTrainer, learn_to_see
 
 HEAD = "dense_head.safetensors"  # beside the weights of a checkpoint
 
@@ -48,11 +51,14 @@ class SftConfig(StageConfig):
     slow_share_complex: float = 0.8  # share of epochs in which a complex scene is answered with reasoning
     slow_share_simple: float = 0.1
     dense_weight: float = 0.0  # of the dense questions (drive/stages/dense.py) beside the loss; 0 asks none
+    sight_steps: int = 0  # first steps, of the vision tower alone, on the dense questions from one frame (drive/stages/sight.py); it learns even where freeze_vision holds it later
+    sight_batch: int = 64  # frames of such a step
     starts: int = 1  # times that a scene in which the teacher sets off from standing comes in an epoch: such moments are few, and who misses them stands for ever
 
     def _faults(self) -> list[str]:
         weights = at_least(0, self, "reasoning_weight", "action_weight", "label_spread", "dense_weight")
-        return super()._faults() + at_least(1, self, "batch", "micro_batch", "starts") + weights + share(self, "slow_share_complex", "slow_share_simple")
+        weights += at_least(0, self, "sight_steps") + ([] if self.steps > self.sight_steps else [f"steps={self.steps} must exceed sight_steps={self.sight_steps}"])
+        return super()._faults() + at_least(1, self, "batch", "micro_batch", "starts", "sight_batch") + weights + share(self, "slow_share_complex", "slow_share_simple")
 
 
 def sft_loss(terms: SftTerms, slow: torch.Tensor, config: SftConfig, total_weight: float, count: int) -> torch.Tensor:
@@ -97,14 +103,19 @@ def train_sft(
     """Train `policy` on the teachers' plans of `train`; metrics and checkpoints go into `run`."""
     store = TeacherStore(train, policy, config.max_scenes)
     val_store = TeacherStore(val, policy, config.validate_scenes) if val is not None and config.validate_scenes else None
+    ground = None
+    if config.sight_steps and (resume_from is None or resume_from[0] < config.sight_steps):
+        ground = _see(run, policy, store, train, val, config, resume_from)
+        resume_from = None
+    spoken = resume_from if resume_from is not None and resume_from[0] > config.sight_steps else None
     parameters, dense = policy.parameters(), None
     if config.dense_weight:
         torch.manual_seed(stream(config.seed, "dense head"))
-        dense = dense_questions(policy.model, train, store.poses)
+        dense = dense_head(policy.model, store.poses.shape[1]), ground or GroundData(train, len(store))
         parameters += list(dense[0].parameters())
-        if resume_from is not None:
-            dense[0].load_state_dict(read_state(resume_from[1] / HEAD))
-    optimizer, start = optimizer_at(policy.model, config.optim, resume_from, dense[0] if dense else None)
+        if spoken is not None:
+            dense[0].load_state_dict(read_state(spoken[1] / HEAD))
+    optimizer, start = optimizer_at(policy.model, config.optim, spoken, dense[0] if dense else None)
     scenes = np.repeat(np.arange(len(store)), np.where(store.setting_off, config.starts, 1))
 
     def step_fn(step: int) -> dict[str, float]:
@@ -114,20 +125,20 @@ def train_sft(
         epoch = step * config.batch // len(scenes)
         texts = [store.reasoning_or_none(int(i), epoch, config.seed, config.slow_share_complex, config.slow_share_simple) for i in index]
         total_weight = sum(1.0 if text is None else config.reasoning_weight for text in texts)
-        sums, plan_error = torch.zeros(4), 0.0
+        sums, errors = torch.zeros(4), np.zeros(2)
         for at in range(0, len(index), config.micro_batch):
             part, part_texts = index[at : at + config.micro_batch], texts[at : at + config.micro_batch]
             prompts = [store.prompt(int(i)) for i in part]
             ids = policy.target_ids(prompts, store.actions[part], part_texts)
-            terms = policy.sft_terms(prompts, ids, config.label_spread, state=dense is not None)
+            with mixed(policy.model, config):
+                terms = policy.sft_terms(prompts, ids, config.label_spread, state=dense is not None)
             slow = torch.tensor([text is not None for text in part_texts], device=policy.device)
             loss = sft_loss(terms, slow, config, total_weight, len(index))
             if dense is not None:
                 assert terms.state is not None
-                head, ground = dense
-                asked = head.terms(terms.state, ground, store.poses, part)
+                asked = dense[0].terms(terms.state, dense[1], store.poses, part)
                 loss = loss + config.dense_weight * asked.loss * len(part) / len(index)
-                plan_error += float(asked.plan_error) * len(part) / len(index)
+                errors += np.array([float(asked.plan_error), float(asked.hazard_error)]) * len(part) / len(index)
             loss.backward()
             sums += torch.stack([terms.language.sum(), terms.action.sum(), terms.accuracy.sum(), terms.mode.sum()]).detach().cpu()
         norm = apply_gradients(parameters, optimizer, config.optim.clip_norm)
@@ -139,7 +150,7 @@ def train_sft(
             "mode_loss": mode,
             "slow_share": sum(text is not None for text in texts) / len(texts),
             "gradient_norm": norm,
-            **({"plan_error_m": plan_error} if dense is not None else {}),
+            **(dict(zip(("plan_error_m", "hazard_error"), errors.tolist())) if dense is not None else {}),
             "time/samples_per_s": len(index) / (time.perf_counter() - clock),
         }
 
@@ -148,5 +159,20 @@ def train_sft(
         if dense is not None:
             save_file(dense[0].state_dict(), folder / HEAD)
 
-    run_loop(run, save, optimizer, config, start, step_fn, partial(validate, policy, val_store) if val_store else None)
+    validates = partial(validate, policy, val_store) if val_store else None
+    run_loop(run, save, optimizer, config, max(start, config.sight_steps), step_fn, validates, (config.sight_steps, config.steps))
     return policy
+
+
+def _see(
+    run: RunFolder, policy: VlaPolicy, store: TeacherStore, train: Sequence[Scenario], val: Sequence[Scenario] | None, config: SftConfig, resume_from: tuple[int, Path] | None
+) -> GroundData:
+    """The first steps: the policy's vision tower alone. What the scenes look like, without their frames."""
+    if policy.config.lora_rank or not takes_features(policy.model):
+        raise ConfigError("stage.sight_steps trains a vision tower of Qwen2.5-VL's kind whole: set model.lora_rank=0, or leave them out")
+    data = SightData(train, len(store))
+    torch.manual_seed(stream(config.seed, "sight head"))
+    trainer = SightTrainer(policy.model, policy.encoder.processor, data.images.shape[2:4], hazards=True)
+    learn_to_see(run, policy.model, trainer, data, val, config, (config.sight_steps, config.sight_batch), partial(save_policy, policy), resume_from)
+    data.images = data.images[:0].copy()  # seen enough
+    return data

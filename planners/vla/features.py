@@ -24,7 +24,8 @@ def keep_features(model, encoder: PromptEncoder, prompts: Sequence[EncodedPrompt
     for start in range(0, len(waiting), at_once):
         part = waiting[start : start + at_once]
         images = encoder.collate(part)
-        out = model.get_image_features(images["pixel_values"].to(model.device), images["image_grid_thw"].to(model.device))
+        with torch.autocast(model.device.type, enabled=False):  # what is kept serves passes of any precision
+            out = model.get_image_features(images["pixel_values"].to(model.device), images["image_grid_thw"].to(model.device))
         frames = iter(out.pooler_output)
         for prompt in part:
             prompt.features = torch.cat([next(frames) for _ in range(len(prompt.images))])
