@@ -33,6 +33,7 @@ HISTORY_S, FUTURE_S = 1.5, PLAN_DT * PLAN_STEPS
 FRAMES_S = (-1.5, -1.0, -0.5, 0.0)  # of the camera frames that a Scenario's Observation holds
 REFERENCE_DT = 0.1  # s, of Scenario.reference_world
 STOPPED = 0.3  # m/s
+SMALL = 1 << 17  # pixels of an image up to which the last ones read are kept: 25 MB in all
 CORRIDOR = 5.0  # m to either side of the driven path, where a log has no map
 
 
@@ -148,6 +149,23 @@ class Outline:
         return kept, len(wanted) - len(kept)
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    """Tells a file from what is written in its place; zeros where there is none, which reading it tells."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=64)
+def _kept(ref: ImageRef, stamp: tuple[int, int]) -> NDArray[np.uint8]:
+    """A small image, read once for the scenes that share it; read-only."""
+    image = ref.read()
+    image.setflags(write=False)
+    return image
+
+
 class LogScenes:
     """One log's Scenarios; its map, route and images are made when first asked for."""
 
@@ -196,7 +214,8 @@ class LogScenes:
         ref = self.log.images[camera][step]
         if ref is None:
             raise DataError(f"{self.log.files[0]}: log {self.log.log_id} has no image of {self.cameras[camera].name} at step {step}")
-        return ref.read()
+        width, height = self.cameras[camera].width, self.cameras[camera].height
+        return _kept(ref, _stamp(ref.path)) if width * height <= SMALL else ref.read()
 
     def _draw(self, camera: int, step: int, pose: tuple[float, ...] | None) -> NDArray[np.uint8]:
         agents = self.log.agents.steps(step, step + 1)

@@ -162,7 +162,7 @@ def train_base(
     if resume_from is None or resume_from[0] < config.sight_steps:
         torch.manual_seed(stream(config.seed, "sight head"))
         trainer = SightTrainer(model, processor, (IMAGE_PIXELS, IMAGE_PIXELS))
-        learn_to_see(run, model, trainer, data, held_out, config, (config.sight_steps, config.sight_batch), partial(save_base, model, processor), resume_from)
+        learn_to_see(run, model, trainer, data, data.images, held_out, config, (config.sight_steps, config.sight_batch), partial(save_base, model, processor), resume_from)
     data.images = data.images[:0].copy()  # seen enough
     spoken = resume_from if resume_from is not None and resume_from[0] > config.sight_steps else None
     _learn_to_speak(run, model, processor, train, data, held_out, talks, config, spoken)

@@ -34,7 +34,7 @@ from drive.planners.vla.policy import SftTerms, VlaPolicy
 from drive.stages.dense import dense_head
 from drive.stages.loop import StageConfig, apply_gradients, batch_indices, mixed, optimizer_at, run_loop
 from drive.stages.scenes import TeacherStore
-from drive.stages.sight import GroundData, SightData, SightTrainer, learn_to_see
+from drive.stages.sight import GroundData, SightTrainer, learn_to_see
 
 HEAD = "dense_head.safetensors"  # beside the weights of a checkpoint
 
@@ -167,12 +167,13 @@ def train_sft(
 def _see(
     run: RunFolder, policy: VlaPolicy, store: TeacherStore, train: Sequence[Scenario], val: Sequence[Scenario] | None, config: SftConfig, resume_from: tuple[int, Path] | None
 ) -> GroundData:
-    """The first steps: the policy's vision tower alone. What the scenes look like, without their frames."""
+    """The first steps: the policy's vision tower alone. What was asked about the scenes."""
     if policy.config.lora_rank or not takes_features(policy.model):
         raise ConfigError("stage.sight_steps trains a vision tower of Qwen2.5-VL's kind whole: set model.lora_rank=0, or leave them out")
-    data = SightData(train, len(store))
+    data = GroundData(train, len(store))
+    present = len(train[0].frame_steps) - 1  # of the first camera's frames
+    images = np.stack([store.prompt(i).images[present] for i in range(len(store))])
     torch.manual_seed(stream(config.seed, "sight head"))
-    trainer = SightTrainer(policy.model, policy.encoder.processor, data.images.shape[2:4], hazards=True)
-    learn_to_see(run, policy.model, trainer, data, val, config, (config.sight_steps, config.sight_batch), partial(save_policy, policy), resume_from)
-    data.images = data.images[:0].copy()  # seen enough
+    trainer = SightTrainer(policy.model, policy.encoder.processor, images.shape[1:3], hazards=True)
+    learn_to_see(run, policy.model, trainer, data, images, val, config, (config.sight_steps, config.sight_batch), partial(save_policy, policy), resume_from)
     return data

@@ -91,16 +91,16 @@ class GroundData:
 
 
 class SightData(GroundData):
-    """The present frame of every scene too: 40 kB a scene."""
+    """The first camera's present frame of every scene too: 40 kB a scene."""
 
     def __init__(self, dataset: Sequence[Scenario], count: int) -> None:
         self._frames: list[NDArray[np.uint8]] = []
         super().__init__(dataset, count)
-        self.images: NDArray[np.uint8] = np.stack(self._frames)  # (N, C, H, W, 3)
+        self.images: NDArray[np.uint8] = np.stack(self._frames)  # (N, H, W, 3)
         self._frames.clear()
 
     def _note(self, scenario: Scenario) -> None:
-        self._frames.append(scenario.observation().images[:, -1])
+        self._frames.append(scenario.observation().images[0, -1])
 
 
 class SightTerms(NamedTuple):
@@ -141,21 +141,21 @@ class SightTrainer:
         tokens = processor.image_tokens(processor.fit(np.zeros((1, *frame, 3), np.uint8)).shape[1:3])
         self.head = SightHead(tokens * model.config.vision_config.out_hidden_size, hazards).to(model.device)
 
-    def terms(self, data: SightData, index: NDArray[np.int64]) -> SightTerms:
-        """Losses and errors of the frames `index`, of the first camera."""
+    def terms(self, data: GroundData, images: NDArray[np.uint8], index: NDArray[np.int64]) -> SightTerms:
+        """Losses and errors of the frames `index` of `images` (N, H, W, 3)."""
         device = self.model.device
-        frames = self.encoder.processor.fit(data.images[index, 0])
+        frames = self.encoder.processor.fit(images[index])
         inputs = self.encoder.processor.image_inputs(list(frames[:, None]), torch.zeros(1, 1, dtype=torch.long))
         tokens = self.model.get_image_features(inputs["pixel_values"].to(device), inputs["image_grid_thw"].to(device)).pooler_output
         seen = self.head(torch.stack(list(tokens)).flatten(1), data.commands[index].to(device))
         return sight_terms(Seen(*(None if part is None else part.float() for part in seen)), data, index)  # type: ignore[arg-type]
 
-    def step(self, data: SightData, index: NDArray[np.int64], config: StageConfig) -> dict[str, float]:
+    def step(self, data: GroundData, images: NDArray[np.uint8], index: NDArray[np.int64], config: StageConfig) -> dict[str, float]:
         """Gradients of one batch; what to log."""
         clock = time.perf_counter()
         self.model.train()
         with mixed(self.model, config):
-            terms = self.terms(data, index)
+            terms = self.terms(data, images, index)
         terms.loss.backward()
         took = time.perf_counter() - clock
         logs = {"planes_loss": float(terms.planes.detach()), "route_loss": float(terms.route.detach()), "route_error_m": float(terms.error.mean())}
@@ -167,7 +167,7 @@ class SightTrainer:
     def validate(self, data: SightData) -> dict[str, float]:
         """Losses on held-out scenes, the mean error of the route at 20 and 44 m, and that of each hazard's nearness."""
         self.model.eval()
-        parts = [self.terms(data, np.arange(at, min(at + 64, len(data)))) for at in range(0, len(data), 64)]
+        parts = [self.terms(data, data.images, np.arange(at, min(at + 64, len(data)))) for at in range(0, len(data), 64)]
         error = torch.cat([part.error for part in parts]).mean(0)
         logs = {
             "planes_loss": float(torch.stack([part.planes for part in parts]).mean()),
@@ -182,14 +182,15 @@ def learn_to_see(
     run: RunFolder,
     model,
     trainer: SightTrainer,
-    data: SightData,
+    data: GroundData,
+    images: NDArray[np.uint8],
     val: Sequence[Scenario] | None,
     config: StageConfig,
     steps: tuple[int, int],
     save: Callable[[Path], None],
     resume_from: tuple[int, Path] | None,
 ) -> None:
-    """Steps 0..steps[0]-1 of a stage, of steps[1] frames each: the vision tower and the trainer's head. `save` writes the model."""
+    """Steps 0..steps[0]-1 of a stage, of steps[1] of the frames `images` (N, H, W, 3) each: the vision tower and the trainer's head. `save` writes the model."""
     held_out = SightData(val, min(len(val), config.validate_scenes)) if val is not None and config.validate_scenes else None
     learning = torch.nn.ModuleDict({"tower": model.model.visual, "head": trainer.head})
     learns = {p: p.requires_grad for p in learning.parameters()}
@@ -199,7 +200,7 @@ def learn_to_see(
     optimizer, start = optimizer_at(learning, config.optim, resume_from)
 
     def step_fn(step: int) -> dict[str, float]:
-        logs = trainer.step(data, batch_indices(len(data), steps[1], step, config.seed), config)
+        logs = trainer.step(data, images, batch_indices(len(data), steps[1], step, config.seed), config)
         return {**logs, "gradient_norm": apply_gradients(list(learning.parameters()), optimizer, config.optim.clip_norm)}
 
     def save_both(folder: Path) -> None:

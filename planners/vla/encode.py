@@ -33,6 +33,7 @@ class PromptEncoder:
         self.processor = processor
         self.system = system
         self.codebook = codebook  # names the past motions; None in a model without actions
+        self._names = codebook.token_names if codebook is not None else []
         self._ids = lru_cache(maxsize=65536)(self._tokenise)
 
     def text(self, images: int, request: str) -> str:
@@ -61,8 +62,7 @@ class PromptEncoder:
         codebook = self.codebook
         if codebook is None or len(observation.ego_history) < 2 or abs(observation.frame_dt - codebook.dt) > 1e-6:
             return plan_request(observation)
-        names = codebook.token_names
-        return plan_request(observation, ["".join(names[i] for i in tokens) for tokens in codebook.encode_motions(past_deltas(observation))])
+        return plan_request(observation, ["".join(self._names[i] for i in tokens) for tokens in codebook.encode_motions(past_deltas(observation))])
 
     def _spoken(self, text: str) -> str:
         """`text` without the model's control words: a passenger's sentence can open no turn, hold no image and be no answer."""
