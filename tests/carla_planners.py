@@ -1,6 +1,7 @@
 """Planners that fail in one way each, for tests of the closed-loop runner; worker processes import them by name."""
 
 import os
+import signal
 from pathlib import Path
 
 from drive.benchmarks import carla_routes
@@ -53,6 +54,22 @@ def kill_server() -> None:
     if driver is not None and driver._server is not None and driver._server._process is not None:
         driver._server._process.kill()
         driver._server._process.wait()
+
+
+class Ends(PdmExpert):
+    """On its second route it ends the server of process `pid`, which nobody starts again."""
+
+    name = "ends"
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self.pid, self.routes = pid, 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.routes += 1
+        if self.routes == 2:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 class Breaks(PdmExpert):

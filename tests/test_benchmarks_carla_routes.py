@@ -19,7 +19,7 @@ import msgpack
 import numpy as np
 import pytest
 from carla_client import REPOSITORY
-from carla_planners import Dies, Fails, Kills
+from carla_planners import Dies, Ends, Fails, Kills
 
 from drive.benchmarks.carla_drive import DriveConfig
 from drive.benchmarks.carla_routes import Where, evaluate_routes
@@ -32,6 +32,7 @@ from drive.metrics.carla_bench2drive import Version
 from drive.metrics.carla_scores import Rule
 from drive.planners.pdm import PdmExpert
 from drive.report.closed_loop import all_tables
+from drive.simulators.carla_process import ServerProcess
 from drive.simulators.carla_routes import CarlaRoute
 from drive.simulators.routes import sample_route
 from drive.simulators.towns import load_town
@@ -88,8 +89,13 @@ def test_finished_routes_are_not_driven_again(usual, tmp_path):
     out, _, table = usual
     kept = {path: path.stat().st_mtime_ns for path in (out / "routes").iterdir()}
     assert len(kept) == 2 and drive(out)[1] == table and kept == {path: path.stat().st_mtime_ns for path in (out / "routes").iterdir()}
-    with pytest.raises(DataError, match="other settings"):
-        drive(out, config=DriveConfig(seed=4))
+    with pytest.raises(DataError, match=r"other settings \(seed was 3, now 4\)"):
+        drive(out, config=DriveConfig(Rule.BENCH2DRIVE, seed=4))
+    with pytest.raises(DataError, match="the planner, its settings or weights, or the maps"):
+        evaluate_routes(short_routes(), "another", PdmExpert, WHERE, CONFIG, out, progress=False)
+    moved = [replace(route, keypoints=route.keypoints + 1.0) for route in short_routes()]
+    with pytest.raises(DataError, match="the route itself differs"):
+        drive(out, routes=moved)
     torn = sorted((out / "routes").iterdir())[0]
     text = torn.read_text()
     torn.write_text(text[: len(text) // 2])
@@ -113,6 +119,20 @@ def test_a_worker_that_always_dies_costs_its_route_alone(usual, tmp_path, capfd)
     assert "PARTIAL 50.0 %" in table and "Simulation crashed: route short-1" in table
     with pytest.raises(DriveError, match="died 3 times"):
         drive(tmp_path / "never", partial(Dies, 1), short_routes(1))
+
+
+def test_a_server_that_is_gone_is_not_waited_for_on_every_route(tmp_path, capfd):
+    server = ServerProcess(seed=3)
+    server.start()
+    try:
+        where = Where(server.host, server.port, timeout_s=1.0)
+        assert server._process is not None
+        with pytest.raises(DriveError, match=f"the server at {server.host}:{server.port} could not be reached for 2 routes in a row"):
+            drive(tmp_path, partial(Ends, server._process.pid), short_routes(8), where=where)
+    finally:
+        server.stop()
+    left = sorted(json.loads(path.read_text())["record"]["status"] for path in (tmp_path / "routes").iterdir())
+    assert left == ["Completed", "Failed - Simulation crashed"], "what was driven is kept, and what comes after the second is not begun"
 
 
 def test_planners_that_fail_are_told_and_count_nothing(tmp_path, capfd):

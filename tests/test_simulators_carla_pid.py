@@ -12,7 +12,7 @@ import pytest
 from carla_client import REPOSITORY
 
 from drive.benchmarks.carla_drive import DriveConfig
-from drive.benchmarks.carla_routes import _digest
+from drive.benchmarks.carla_routes import _digest, _settings
 from drive.cli.closed_loop import controller_named
 from drive.core.errors import ConfigError
 from drive.core.vehicle import VehicleParams
@@ -107,7 +107,7 @@ def test_names():
 
 def test_routes_that_another_controller_drove_are_not_taken_over():
     route = embedded_routes("test", 1).routes[0]
-    digests = {_digest(route, "expert", DriveConfig(controller=kind)) for kind in ControllerKind}
+    digests = {_digest(route, _settings("expert", DriveConfig(controller=kind))) for kind in ControllerKind}
     assert len(digests) == 2
 
 

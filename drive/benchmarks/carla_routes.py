@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 
@@ -30,7 +30,9 @@ from drive.simulators.carla_routes import CarlaRoute
 from drive.simulators.carla_session import Session
 
 RETRIES = 2
+SILENT = 2  # routes in a row without a server after which it is waited for no more
 ROUTES = "routes"  # folder of the finished routes
+DIFFERS = {"planner": "the planner, its settings or weights, or the maps", "cameras": "the cameras"}  # too long to show
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ class _Driver:
         self._server: ServerProcess | None = None
         self._session: Session | None = None
         self._met = False  # whether there ever was a server
+        self._silent = 0  # routes in a row for which a server that is not ours could not be reached
 
     def drive(self, route: CarlaRoute) -> DrivenRoute:
         """Drive a route; a server that fails is replaced and the route tried again. Raises _Absent where it cannot be driven at all."""
@@ -144,14 +147,23 @@ class _Driver:
                 if route.town not in session.towns():
                     way = "" if self._where.host else ": maps= takes a folder of .xodr files"
                     raise _Absent(f"route {route.id}: the server has no town {route.town}; it has {', '.join(session.towns())}{way}")
-                return drive_route(session, route, self._planner, self._config, self._add, self._show is not None and self._show.film)
+                driven = drive_route(session, route, self._planner, self._config, self._add, self._show is not None and self._show.film)
+                self._silent = 0
+                return driven
             except (DataError, _Absent) as error:
                 raise _Absent(f"route {route.id}: {str(error).removeprefix(f'route {route.id}: ')}") from error
             except _Unreachable:
                 raise
             except (RuntimeError, DriveError) as error:  # of the carla client: time-out, lost connection; a camera that stays silent
+                gone = self._session is None and bool(self._where.host)
                 self.close()
                 if attempt == RETRIES:
+                    self._silent = self._silent + 1 if gone else 0
+                    if self._silent >= SILENT:
+                        raise _Unreachable(
+                            f"the server at {self._where.host}:{self._where.port} could not be reached for {SILENT} routes in a row ({error}): "
+                            "start it again; with out= the same command goes on where this one was"
+                        ) from error
                     return self._crashed(route, str(error))
         raise AssertionError("unreachable")
 
@@ -221,7 +233,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(route: CarlaRoute, path: Path, digest: str) -> str:
+def _work(route: CarlaRoute, path: Path, digest: Digest) -> str:
     """Drive a route and leave its file; what is wrong where it could not be driven."""
     assert _driver is not None
     try:
@@ -233,9 +245,9 @@ def _work(route: CarlaRoute, path: Path, digest: str) -> str:
     return ""
 
 
-def _write(path: Path, driven: DrivenRoute, digest: str) -> None:
+def _write(path: Path, driven: DrivenRoute, digest: Digest) -> None:
     kept = ("plan_seconds", "driven_seconds", "wall_seconds", "comfort", "junction")
-    data = {"digest": digest, "record": driven.record.to_json(), **{name: getattr(driven, name) for name in kept}}
+    data = {"digest": digest.value, "settings": digest.settings, "record": driven.record.to_json(), **{name: getattr(driven, name) for name in kept}}
     atomic_write_text(path, json.dumps(data, indent=1) + "\n")
 
 
@@ -269,7 +281,8 @@ def evaluate_routes(
         workers = 1
     folder = out / ROUTES
     folder.mkdir(parents=True, exist_ok=True)
-    digests = {route.id: _digest(route, f"{name} {identity}", config) for route in routes}
+    settings = _settings(f"{name} {identity}", config)
+    digests = {route.id: Digest(_digest(route, settings), settings) for route in routes}
     paths = {route.id: folder / f"{plain(route.id)}.json" for route in routes}
     before = {route.id: _read(paths[route.id], digests[route.id]) for route in routes}
     waiting = [route for route in routes if (found := before[route.id]) is None or found.crashed or found.failed]
@@ -340,22 +353,33 @@ def plain(route_id: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in route_id).lstrip(".") or "_"
 
 
-def _digest(route: CarlaRoute, name: str, config: DriveConfig) -> str:
-    """What decides the outcome of a route."""
+class Digest(NamedTuple):
+    """What decides the outcome of a route: all of it, and the settings apart, to tell which of them differ."""
+
+    value: str
+    settings: dict[str, Any]
+
+
+def _settings(name: str, config: DriveConfig) -> dict[str, Any]:
     cameras = [[c.name, c.width, c.height, c.intrinsics.tolist(), c.ego_from_camera.tolist()] for c in config.cameras]
-    settings = {**{k: str(v) for k, v in asdict(config).items() if k != "cameras"}, "cameras": cameras, "planner": name}
+    return {**{k: str(v) for k, v in asdict(config).items() if k != "cameras"}, "cameras": cameras, "planner": name}
+
+
+def _digest(route: CarlaRoute, settings: dict[str, Any]) -> str:
     text = json.dumps([settings, route.id, route.town, route.keypoints.tolist(), repr(route.scenarios), repr(route.weather)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read(path: Path, digest: str) -> Finished | None:
+def _read(path: Path, digest: Digest) -> Finished | None:
     """A finished route, None where there is none. Raises DataError where the file is of other settings, or torn."""
     if not path.is_file():
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["digest"] != digest:
-            raise DataError(f"{path} is of an evaluation with other settings: choose another out=")
+        if data["digest"] != digest.value:
+            told = data.get("settings", {})
+            other = [DIFFERS.get(k, f"{k} was {told[k]}, now {v}") for k, v in digest.settings.items() if k in told and told[k] != v]
+            raise DataError(f"{path} is of an evaluation with other settings ({'; '.join(other) or 'the route itself differs'}): choose another out=")
         seconds = data["plan_seconds"], data["driven_seconds"], data["wall_seconds"]
         return Finished(record_from_json(data["record"], str(path)), *seconds, data["comfort"], data["junction"])
     except (OSError, ValueError, KeyError, TypeError) as error:
