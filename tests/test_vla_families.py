@@ -286,3 +286,34 @@ def test_kept_features_give_the_logits_of_the_whole_model(whole):
     torch.testing.assert_close(a.logits, b.logits, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(a.logits[:1], again.logits, atol=1e-5, rtol=1e-5)
     assert all(p.features is not None for p in prompts)
+
+
+def test_a_frame_is_encoded_once_whatever_prompt_it_comes_in(whole, monkeypatch):
+    """Driving on, three of four frames were seen before; what is kept of them stays within its bounds."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from drive.planners.vla import features
+
+    live = load_policy(whole)
+    frozen = VlaPolicy(live.model, live.encoder.processor, live.codebook, replace(live.config, freeze_vision=True))
+    frames, one = np.random.default_rng(0).integers(0, 256, (9, 112, 112, 3), dtype=np.uint8), toy_scenario(0).observation()
+    drive = [replace(one, images=frames[None, k : k + 4]) for k in range(6)]
+    encoded, plain = [], frozen.model.get_image_features
+
+    def counted(pixels, grid):
+        encoded.append(len(grid))
+        return plain(pixels, grid)
+
+    monkeypatch.setattr(frozen.model, "get_image_features", counted)
+    kept = [frozen.prefix(frozen.encode([observation])).logits for observation in drive]
+    assert encoded == [4, 1, 1, 1, 1, 1]
+    whole_again = live.prefix(live.encode(drive)).logits
+    torch.testing.assert_close(torch.cat(kept), whole_again, atol=1e-5, rtol=1e-5)
+    assert len(frozen._frames) == 9
+    monkeypatch.setattr(features, "FRAMES_BYTES", 5 * next(iter(frozen._frames.values())).nbytes)
+    frozen.prefix(frozen.encode([replace(one, images=255 - frames[None, :4])]))
+    assert len(frozen._frames) == 5
+    frozen.prefix(frozen.encode([drive[0]]))
+    assert encoded[-1] == 4, "what was dropped is encoded again"

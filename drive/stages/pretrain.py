@@ -86,6 +86,7 @@ class CaptionTrainer:
     def __init__(self, model, processor, dataset: Sequence[Scenario]) -> None:
         self.model, self.processor, self.dataset = model, processor, dataset
         self.encoder = PromptEncoder(processor)
+        self._frames: dict[bytes, torch.Tensor] = {}
         self._seen: dict[int, EncodedPrompt] = {}  # any prompt of a scene: its features serve them all
 
     def _encode(self, talk: Talk) -> tuple[EncodedPrompt, list[int], list[bool]]:
@@ -118,7 +119,7 @@ class CaptionTrainer:
             ids[i, : len(row)], real[i, : len(row)] = torch.tensor(row), torch.tensor(spoken)
         device, prompts = self.model.device, [prompt for prompt, _, _ in encoded]
         ids, real = ids.to(device), real.to(device)
-        keep_features(self.model, self.encoder, prompts)
+        keep_features(self.model, self.encoder, prompts, self._frames)
         for prompt in prompts:  # from here on only their shape is read
             prompt.images = np.broadcast_to(np.uint8(0), prompt.images.shape)
         inputs = append_answers(feature_inputs(self.encoder, prompts, device), ids, pad)

@@ -57,6 +57,7 @@ class VlaPolicy:
         self.grammar = Grammar.from_tokenizer(tokenizer, codebook.token_names, rows, plan_tokens, config.max_reasoning, tokenizer.eos_token, *rules)
         self.trained_on: frozenset[str] = frozenset()  # real drives, which evaluation has to leave out
         self._distance: torch.Tensor | None = None
+        self._frames: dict[bytes, torch.Tensor] = {}  # features of single frames
         self._takes_features = takes_features(model)
 
     @staticmethod
@@ -91,7 +92,7 @@ class VlaPolicy:
         """Model inputs of B prompts, on the model's device. A frozen vision tower sees every prompt's frames once."""
         if not (self._keeps_features and all(len(p.images) for p in prompts)):
             return {k: v.to(self.device) for k, v in self.encoder.collate(prompts).items()}
-        keep_features(self.model, self.encoder, prompts)
+        keep_features(self.model, self.encoder, prompts, self._frames)
         return feature_inputs(self.encoder, prompts, self.device)
 
     @property
