@@ -219,3 +219,19 @@ def test_in_mixed_precision_the_weights_stay_whole_and_the_numbers_near(scenes, 
         assert other[part][key] == pytest.approx(one[part][key], rel=0.01) and other[part][key] != one[part][key]
     with pytest.raises(ValueError, match="mixed_precision=fp8"):
         SftConfig(mixed_precision="fp8")
+
+
+def test_frames_whose_features_are_kept_make_room_for_others(scenes, monkeypatch):
+    policy = new_policy(frozen=True)
+    frames = TeacherStore(scenes[:1], policy).prompt(0).images.nbytes
+    monkeypatch.setattr("drive.stages.scenes.CACHE_BYTES", 2 * frames)
+    store = TeacherStore(scenes[:6], policy)
+    assert len(store._prompts) == 2, "the others are read again"
+    whole = new_policy().prefix([store.prompt(i) for i in range(6)]).logits
+    with torch.no_grad():
+        first = policy.prefix([store.prompt(i) for i in range(6)]).logits
+        again = policy.prefix([store.prompt(i) for i in range(6)]).logits
+    assert torch.equal(first, again) and len(store._prompts) > 2
+    torch.testing.assert_close(first, whole, atol=1e-5, rtol=1e-5)
+    kept = [p for p in store._prompts.values() if p.features is not None and not any(p.images.strides)]
+    assert len(kept) >= 2 and store._bytes <= 2 * frames + frames

@@ -17,7 +17,7 @@ from drive.planners.vla.encode import EncodedPrompt
 from drive.planners.vla.policy import VlaPolicy
 
 SETS_OFF = 2.0  # m of plan of a standing car that sets off
-CACHE_BYTES = 4 << 30  # frames kept in memory; beyond it they are read again
+CACHE_BYTES = 4 << 30  # of frames, or of features, kept in memory; beyond it they are read again
 
 
 class SceneStore:
@@ -39,11 +39,18 @@ class SceneStore:
     def prompt(self, index: int) -> EncodedPrompt:
         """The planning prompt of scene `index`."""
         if index in self._prompts:
-            return self._prompts[index]
+            return self._lighter(self._prompts[index])
         prompt = self.policy.encoder.encode_observation(self.dataset[index].observation())
         if self._bytes < CACHE_BYTES:
             self._bytes += prompt.images.nbytes
             self._prompts[index] = prompt
+        return prompt
+
+    def _lighter(self, prompt: EncodedPrompt) -> EncodedPrompt:
+        """A prompt whose features are kept, without its frames: from here on only their shape is read."""
+        if prompt.features is not None and any(prompt.images.strides):
+            self._bytes += prompt.features.nbytes - prompt.images.nbytes
+            prompt.images = np.broadcast_to(np.uint8(0), prompt.images.shape)
         return prompt
 
     def pdm_scene(self, index: int) -> PdmScene:
