@@ -235,3 +235,23 @@ def test_frames_whose_features_are_kept_make_room_for_others(scenes, monkeypatch
     torch.testing.assert_close(first, whole, atol=1e-5, rtol=1e-5)
     kept = [p for p in store._prompts.values() if p.features is not None and not any(p.images.strides)]
     assert len(kept) >= 2 and store._bytes <= 2 * frames + frames
+
+
+def test_some_prompts_do_not_tell_how_the_car_has_moved(scenes, monkeypatch, tmp_path):
+    """Half of them: speed and command stay, and so do the frames; a resumed run forgets in the same places."""
+    policy, told = new_policy(frozen=True), []
+    plain = policy.sft_terms
+    monkeypatch.setattr(policy, "sft_terms", lambda prompts, *args, **more: told.extend(prompts) or plain(prompts, *args, **more))
+    train_sft(new_run(tmp_path), policy, scenes, None, replace(CONFIG, past_dropout=0.5, dense_weight=0.0))
+    said = [policy.tokenizer.decode(p.ids) for p in told]
+    less = [text for text in said if " past " not in text]
+    assert 0.25 * len(said) < len(less) < 0.75 * len(said)
+    assert all("turn 0 command" in text and "accel 0.0" in text and "speed" in text for text in less)
+    assert all(p.features is not None for p in told)
+    store = TeacherStore(scenes[:1], policy, bare=True)
+    one = scenes[0].observation()
+    turning = policy.encoder.encode_observation(replace(one, yaw_rate=0.4, acceleration=-2.0), bare=True)
+    assert turning.forgetful().ids == store.prompt(0).forgetful().ids and turning.forgetful().now == store.prompt(0).forgetful().now
+    assert policy.encode([replace(one, yaw_rate=0.4, acceleration=-2.0)], past=False)[0].ids == turning.forgetful().ids
+    with pytest.raises(ValueError, match="past_dropout"):
+        SftConfig(past_dropout=1.5)

@@ -136,7 +136,7 @@ def make_planner(config: dict[str, Any]):
     device = use_device(config)
     policy = load_policy(checkpoint_folder(SHIPPED if config["checkpoint"] is None else config["checkpoint"]))
     policy.model.to(device)
-    return VlaPlanner(policy, config["planner"]["mode"], config["planner"]["temperature"], config["seed"])
+    return VlaPlanner(policy, config["planner"]["mode"], config["planner"]["temperature"], config["seed"], config["planner"]["past"])
 
 
 def custom_planner(target: str):

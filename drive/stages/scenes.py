@@ -23,9 +23,11 @@ CACHE_BYTES = 4 << 30  # of frames, or of features, kept in memory; beyond it th
 class SceneStore:
     """A dataset of Scenarios seen through one policy."""
 
-    def __init__(self, dataset: Sequence[Scenario], policy: VlaPolicy, limit: int = 0) -> None:
+    def __init__(self, dataset: Sequence[Scenario], policy: VlaPolicy, limit: int = 0, bare: bool = False) -> None:
+        """bare: keep the prompts `without_motion` too."""
         self.dataset = dataset
         self.policy = policy
+        self.bare = bare
         self.count = min(len(dataset), limit) if limit else len(dataset)
         if not self.count:
             raise DataError("the dataset holds no scene: check dataset.root and the split")
@@ -40,7 +42,7 @@ class SceneStore:
         """The planning prompt of scene `index`."""
         if index in self._prompts:
             return self._lighter(self._prompts[index])
-        prompt = self.policy.encoder.encode_observation(self.dataset[index].observation())
+        prompt = self.policy.encoder.encode_observation(self.dataset[index].observation(), self.bare)
         if self._bytes < CACHE_BYTES:
             self._bytes += prompt.images.nbytes
             self._prompts[index] = prompt
@@ -63,8 +65,8 @@ class SceneStore:
 class TeacherStore(SceneStore):
     """Scenes whose teacher plans are tokenised by the policy's codebook."""
 
-    def __init__(self, dataset: Sequence[Scenario], policy: VlaPolicy, limit: int = 0) -> None:
-        super().__init__(dataset, policy, limit)
+    def __init__(self, dataset: Sequence[Scenario], policy: VlaPolicy, limit: int = 0, bare: bool = False) -> None:
+        super().__init__(dataset, policy, limit, bare)
         poses, self.reasoning, self.complex, standing = [], [], [], []
         steps = policy.grammar.plan_tokens
         for i in tqdm(range(self.count), desc="reading scenes", dynamic_ncols=True):

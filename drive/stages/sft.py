@@ -24,7 +24,7 @@ from drive.benchmarks.pdms import evaluate_pdms
 from drive.core.checks import at_least, share
 from drive.core.errors import ConfigError
 from drive.core.runs import RunFolder
-from drive.core.seeds import stream
+from drive.core.seeds import numpy_rng, stream
 from drive.core.types import Scenario
 from drive.metrics.displacement import ade
 from drive.planners.vla.checkpoint import read_state, save_policy
@@ -53,12 +53,13 @@ class SftConfig(StageConfig):
     dense_weight: float = 0.0  # of the dense questions (drive/stages/dense.py) beside the loss; 0 asks none
     sight_steps: int = 0  # first steps, of the vision tower alone, on the dense questions from one frame (drive/stages/sight.py); it learns even where freeze_vision holds it later
     sight_batch: int = 64  # frames of such a step
+    past_dropout: float = 0.0  # share of the prompts `without_motion`
     starts: int = 1  # times that a scene in which the teacher sets off from standing comes in an epoch: such moments are few, and who misses them stands for ever
 
     def _faults(self) -> list[str]:
         weights = at_least(0, self, "reasoning_weight", "action_weight", "label_spread", "dense_weight")
         weights += at_least(0, self, "sight_steps") + ([] if self.steps > self.sight_steps else [f"steps={self.steps} must exceed sight_steps={self.sight_steps}"])
-        return super()._faults() + at_least(1, self, "batch", "micro_batch", "starts", "sight_batch") + weights + share(self, "slow_share_complex", "slow_share_simple")
+        return super()._faults() + at_least(1, self, "batch", "micro_batch", "starts", "sight_batch") + weights + share(self, "slow_share_complex", "slow_share_simple", "past_dropout")
 
 
 def sft_loss(terms: SftTerms, slow: torch.Tensor, config: SftConfig, total_weight: float, count: int) -> torch.Tensor:
@@ -101,7 +102,7 @@ def train_sft(
     resume_from: tuple[int, Path] | None = None,
 ) -> VlaPolicy:
     """Train `policy` on the teachers' plans of `train`; metrics and checkpoints go into `run`."""
-    store = TeacherStore(train, policy, config.max_scenes)
+    store = TeacherStore(train, policy, config.max_scenes, bare=config.past_dropout > 0.0)
     val_store = TeacherStore(val, policy, config.validate_scenes) if val is not None and config.validate_scenes else None
     ground = None
     if config.sight_steps and (resume_from is None or resume_from[0] < config.sight_steps):
@@ -124,11 +125,15 @@ def train_sft(
         index = scenes[batch_indices(len(scenes), config.batch, step, config.seed)]
         epoch = step * config.batch // len(scenes)
         texts = [store.reasoning_or_none(int(i), epoch, config.seed, config.slow_share_complex, config.slow_share_simple) for i in index]
+        forget = numpy_rng(config.seed, "past", step).random(len(index)) < config.past_dropout
         total_weight = sum(1.0 if text is None else config.reasoning_weight for text in texts)
         sums, errors = torch.zeros(4), np.zeros(2)
         for at in range(0, len(index), config.micro_batch):
             part, part_texts = index[at : at + config.micro_batch], texts[at : at + config.micro_batch]
             prompts = [store.prompt(int(i)) for i in part]
+            if config.past_dropout:
+                policy.see(prompts)  # what is seen is kept with the whole prompt
+                prompts = [p.forgetful() if less else p for p, less in zip(prompts, forget[at : at + config.micro_batch])]
             ids = policy.target_ids(prompts, store.actions[part], part_texts)
             with mixed(policy.model, config):
                 terms = policy.sft_terms(prompts, ids, config.label_spread, state=dense is not None)

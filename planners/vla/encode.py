@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from drive.core.types import Observation
 from drive.planners.vla.processor import ImageTextProcessor
-from drive.planners.vla.prompt import frames, messages, past_deltas, plan_request, present_motion
+from drive.planners.vla.prompt import frames, messages, past_deltas, plan_request, present_motion, without_motion
 from drive.tokenizers.interface import PlanTokenizer
 
 
@@ -24,6 +24,12 @@ class EncodedPrompt:
     images: NDArray[np.uint8]  # (N, H, W, 3)
     now: tuple[int, ...] = (0,)  # action indexes of the present motion
     features: torch.Tensor | None = None  # (tokens, hidden) of the frames, kept where the vision tower is frozen
+    bare: tuple[tuple[int, ...], tuple[int, ...]] | None = None  # ids and present motion of the prompt `without_motion`, where they were asked for
+
+    def forgetful(self) -> EncodedPrompt:
+        """The same frames under the prompt that does not tell how the car has moved."""
+        assert self.bare is not None
+        return replace(self, ids=self.bare[0], now=self.bare[1])
 
 
 class PromptEncoder:
@@ -49,12 +55,20 @@ class PromptEncoder:
         images = self.processor.fit(images)
         return EncodedPrompt(self._ids(request, len(images), self.processor.image_tokens(images.shape[1:3])), images)
 
-    def encode_observation(self, observation: Observation) -> EncodedPrompt:
-        """The planning prompt of an observation."""
+    def encode_observation(self, observation: Observation, bare: bool = False) -> EncodedPrompt:
+        """The planning prompt of an observation; with `bare`, that of it `without_motion` beside it."""
         prompt = self.encode(frames(observation), self.request(observation))
-        if self.codebook is not None:
-            prompt.now = tuple(self.codebook.encode_motions(present_motion(observation, self.codebook.dt)[None])[0].tolist())
+        prompt.now = self._now(observation)
+        if bare:
+            less = without_motion(observation)
+            ids = self._ids(self.request(less), len(prompt.images), self.processor.image_tokens(prompt.images.shape[1:3]))
+            prompt.bare = ids, self._now(less)
         return prompt
+
+    def _now(self, observation: Observation) -> tuple[int, ...]:
+        if self.codebook is None:
+            return (0,)
+        return tuple(self.codebook.encode_motions(present_motion(observation, self.codebook.dt)[None])[0].tolist())
 
     def request(self, observation: Observation) -> str:
         """The planning request, with the past motions in the codebook's words where frames and tokens keep the same time."""

@@ -25,11 +25,14 @@ def check_settings(mode: str, temperature: float) -> None:
 
 
 class VlaPlanner:
-    """Plans with a VlaPolicy; greedy unless a temperature is given. Latency is the batch's wall clock over its size."""
+    """Plans with a VlaPolicy; greedy unless a temperature is given. Latency is the batch's wall clock over its size.
 
-    def __init__(self, policy: VlaPolicy, mode: str = "adaptive", temperature: float = 0.0, seed: int = 0) -> None:
+    past False hides from the model how the car has moved, all but its speed: for models trained with `stage.past_dropout`.
+    """
+
+    def __init__(self, policy: VlaPolicy, mode: str = "adaptive", temperature: float = 0.0, seed: int = 0, past: bool = True) -> None:
         check_settings(mode, temperature)
-        self.policy, self.mode, self.temperature, self.seed = policy, mode, temperature, seed
+        self.policy, self.mode, self.temperature, self.seed, self.past = policy, mode, temperature, seed, past
         self.name = "vla" if mode == "adaptive" else f"vla_{mode}"
         self._calls = 0
 
@@ -44,7 +47,7 @@ class VlaPlanner:
         start = time.perf_counter()
         generator = torch_rng(self.seed, "plan", self._calls, device=str(self.policy.device)) if self.temperature else None
         self._calls += 1
-        prefix = self.policy.prefix(self.policy.encode(observations))
+        prefix = self.policy.prefix(self.policy.encode(observations, self.past))
         answers = self.policy.sample(prefix, 1, self.mode, self.temperature, generator)
         decoded = self.policy.decode(answers)
         latency = (time.perf_counter() - start) / len(observations)

@@ -17,6 +17,7 @@ from drive.planners.vla.decode import Answers, Prefix, answer_logits, prefill, s
 from drive.planners.vla.encode import EncodedPrompt, PromptEncoder, append_answers
 from drive.planners.vla.features import feature_inputs, keep_features, takes_features
 from drive.planners.vla.grammar import Grammar, Kind
+from drive.planners.vla.prompt import without_motion
 from drive.tokenizers.interface import PlanTokenizer
 
 
@@ -84,16 +85,22 @@ class VlaPolicy:
         """What is trained."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
-    def encode(self, observations: Sequence[Observation]) -> list[EncodedPrompt]:
-        """Prompts of observations."""
-        return [self.encoder.encode_observation(o) for o in observations]
+    def encode(self, observations: Sequence[Observation], past: bool = True) -> list[EncodedPrompt]:
+        """Prompts of observations; without `past` they do not tell how the car has moved (see `without_motion`)."""
+        return [self.encoder.encode_observation(o if past else without_motion(o)) for o in observations]
 
     def inputs(self, prompts: Sequence[EncodedPrompt]) -> dict[str, Any]:
         """Model inputs of B prompts, on the model's device. A frozen vision tower sees every prompt's frames once."""
-        if not (self._keeps_features and all(len(p.images) for p in prompts)):
+        if not self.see(prompts):
             return {k: v.to(self.device) for k, v in self.encoder.collate(prompts).items()}
-        keep_features(self.model, self.encoder, prompts, self._frames)
         return feature_inputs(self.encoder, prompts, self.device)
+
+    def see(self, prompts: Sequence[EncodedPrompt]) -> bool:
+        """Let a frozen vision tower see the frames of `prompts`, once for good; False where it has to see them each time."""
+        if not (self._keeps_features and all(len(p.images) for p in prompts)):
+            return False
+        keep_features(self.model, self.encoder, prompts, self._frames)
+        return True
 
     @property
     def _keeps_features(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,14 @@ def past_deltas(observation: Observation) -> NDArray[np.float64]:
     """(F - 1, 3) SE(2) motions between consecutive history frames."""
     history = observation.ego_history
     return relative(history[:-1], history[1:])
+
+
+def without_motion(observation: Observation) -> Observation:
+    """All but how the car has moved, of which its speed alone stays (past motion dropout: Bansal et al. 2018, ChauffeurNet, arXiv 1812.03079).
+
+    Who is told how it turns goes on turning so, instead of looking where the road goes.
+    """
+    return replace(observation, acceleration=0.0, yaw_rate=0.0, ego_history=observation.ego_history[-1:])
 
 
 def messages(images: int, text: str, system: str = "") -> list[dict]:
