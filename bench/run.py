@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run all benchmarks, or those named; 1 where one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="pdm for bench_pdm.py; all of them if left out")
-    parser.add_argument("--write", action="store_true", help="also write docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="also write docs/performance.md; with names, their sections of it")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # inside the process of one benchmark
     options = parser.parse_args(argv)
     if options.one:
@@ -32,28 +32,34 @@ def main(argv: list[str] | None = None) -> int:
     unknown = sorted(set(options.names) - set(known))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are: {', '.join(known)}")
-    if options.write and options.names:
-        parser.error("--write writes the whole page: leave the names out")
-    parts, failed = [f"# Performance\n\n{machine()}\n"], []
-    print(parts[0])
+    parts, failed = {}, []
+    print(machine())
     for name in known if not options.names else options.names:
         part = section(name)
         if part is None:
             failed.append(name)
             continue
         print(part, flush=True)
-        parts.append(part)
+        parts[name] = part
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
         return 1
     if options.write:
         PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text("\n".join(parts), encoding="utf-8")
+        kept = sections(PAGE.read_text(encoding="utf-8")) if options.names and PAGE.is_file() else {}
+        merged = {name: part for name, part in sorted({**kept, **parts}.items()) if name in known}
+        PAGE.write_text("\n".join(["# Performance\n", *merged.values()]), encoding="utf-8")
     return 0
 
 
+def sections(page: str) -> dict[str, str]:
+    """The sections of the page by name, as `section` made them."""
+    parts = ("\n" + page).split("\n## ")[1:]
+    return {part.split("\n", 1)[0]: f"## {part.rstrip()}\n" for part in parts}
+
+
 def section(name: str) -> str | None:
-    """One benchmark's heading, table and load; None where it failed (its own error is on stderr)."""
+    """One benchmark's heading, table, load and machine; None where it failed (its own error is on stderr)."""
     file = HERE / f"bench_{name}.py"
     before = os.times()
     done = subprocess.run([sys.executable, str(HERE / "run.py"), "--one", name], stdout=subprocess.PIPE, text=True, check=False)
@@ -65,7 +71,7 @@ def section(name: str) -> str | None:
     rows = json.loads(done.stdout.splitlines()[-1])
     lines = [f"## {name}", "", doc, "", "| what | value | unit | note |", "|---|---|---|---|"]
     lines += [f"| {what} | {value:.4g} | {unit} | {note} |" for what, value, unit, note in rows]
-    lines += ["", f"Took {wall:.0f} s on {own / wall:.1f} cores; load over the last minute {_load()}.", ""]
+    lines += ["", f"Took {wall:.0f} s on {own / wall:.1f} cores; load over the last minute {_load()}. {machine()}", ""]
     return "\n".join(lines)
 
 
