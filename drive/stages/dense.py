@@ -15,7 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from drive.stages.sight import HEAD_WIDTH, GroundData, SightHead, sight_terms
+from drive.datasets.captions import VIEW_RANGE
+from drive.datasets.ground import ROUTE_AT
+from drive.planners.vla.route_head import RouteHead
+from drive.stages.sight import HEAD_WIDTH, ROUTE_SCALE, GroundData, SightHead, sight_terms
 
 PLAN_SCALE = 10.0  # m; brings the plan to the size of the other outputs
 
@@ -50,3 +53,10 @@ class DenseHead(torch.nn.Module):
 def dense_head(model, steps: int) -> DenseHead:
     """A fresh head for `model`'s states and plans of `steps` poses."""
     return DenseHead(model.config.get_text_config().hidden_size, steps).to(model.get_input_embeddings().weight.device)
+
+
+def route_head(head: DenseHead) -> RouteHead:
+    """The part of `head` that a planner uses; it shares the layers, and learns with them."""
+    sight = head.sight
+    assert sight.hazards is not None
+    return RouteHead(sight.tokens, sight.command, sight.route, sight.hazards, torch.tensor(ROUTE_AT), ROUTE_SCALE, VIEW_RANGE)

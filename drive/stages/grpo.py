@@ -227,6 +227,7 @@ def train_grpo(
     val_store = TeacherStore(val, policy, config.validate_scenes) if val is not None and config.validate_scenes else None
     reference = Reference(start_policy() if start_policy is not None and resume_from is not None else policy)
     reference.policy = policy
+    policy.route_head = None  # what it read off the states, they will no longer tell
     optimizer, start = optimizer_at(policy.model, config.optim, resume_from)
     average = WeightAverage(policy.parameters(), resume_from[1] if resume_from is not None else None) if config.average else None
 

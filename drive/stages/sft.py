@@ -31,7 +31,7 @@ from drive.planners.vla.checkpoint import read_state, save_policy
 from drive.planners.vla.features import takes_features
 from drive.planners.vla.planner import VlaPlanner
 from drive.planners.vla.policy import SftTerms, VlaPolicy
-from drive.stages.dense import dense_head
+from drive.stages.dense import dense_head, route_head
 from drive.stages.loop import StageConfig, apply_gradients, batch_indices, mixed, optimizer_at, run_loop
 from drive.stages.scenes import TeacherStore
 from drive.stages.sight import GroundData, SightTrainer, learn_to_see
@@ -110,10 +110,12 @@ def train_sft(
         resume_from = None
     spoken = resume_from if resume_from is not None and resume_from[0] > config.sight_steps else None
     parameters, dense = policy.parameters(), None
+    policy.route_head = None  # what it read off the states, they will no longer tell
     if config.dense_weight:
         torch.manual_seed(stream(config.seed, "dense head"))
         dense = dense_head(policy.model, store.poses.shape[1]), ground or GroundData(train, len(store))
         parameters += list(dense[0].parameters())
+        policy.route_head = route_head(dense[0])
         if spoken is not None:
             dense[0].load_state_dict(read_state(spoken[1] / HEAD))
     optimizer, start = optimizer_at(policy.model, config.optim, spoken, dense[0] if dense else None)

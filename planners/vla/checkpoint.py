@@ -19,10 +19,12 @@ from drive.planners.vla.backbone import ModelConfig, add_lora, add_tokens_of, fr
 from drive.planners.vla.policy import VlaPolicy
 from drive.planners.vla.processor import load_processor
 from drive.planners.vla.prompt import plan_request
+from drive.planners.vla.route_head import RouteHead
 from drive.tokenizers.interface import PlanTokenizer
 from drive.tokenizers.load import load_tokenizer
 
 FORMAT = 1
+ROUTE_HEAD = "route_head.safetensors"  # beside the weights, of a model that has one
 
 
 def prompt_fingerprint(policy: VlaPolicy) -> str:
@@ -61,6 +63,9 @@ def save_policy(policy: VlaPolicy, folder: Path, dtype: torch.dtype | None = Non
     policy.encoder.processor.save_pretrained(folder)
     policy.model.config.save_pretrained(folder)
     policy.codebook.save(folder / "codebook")
+    if policy.route_head is not None:
+        head = policy.route_head.state_dict().items()
+        save_file({k: v.detach().to("cpu", dtype or v.dtype).contiguous() for k, v in head}, folder / ROUTE_HEAD)
     meta = {
         "format": FORMAT,
         "model": asdict(policy.config),
@@ -102,6 +107,11 @@ def load_policy(folder: str | Path, config: ModelConfig | None = None) -> VlaPol
     policy = _with_adapters(folder, saved, codebook, meta) if saved.lora_rank else _whole(folder, saved, codebook, meta)
     _check_vocabulary(policy, folder, meta)
     policy.trained_on = frozenset(meta.get("trained_on", ()))
+    if (folder / ROUTE_HEAD).is_file():
+        try:
+            policy.route_head = RouteHead.from_state(read_state(folder / ROUTE_HEAD))
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"{folder / ROUTE_HEAD} is damaged or of another drive ({error}): copy the checkpoint again") from error
     if saved.freeze_vision:
         freeze_vision(policy.model)
     return policy

@@ -27,6 +27,7 @@ class Prefix:
     next_position: torch.Tensor  # (B,) rotary position of the first answer token
     logits: torch.Tensor  # (B, V) for the first answer token
     now: torch.Tensor  # (B, M) action tokens of the present motion
+    state: torch.Tensor | None = None  # (B, hidden) of the prompt's end, where it was asked for
 
     def rows(self, index: torch.Tensor) -> Prefix:
         """The prompts of `index` (N,), repeated or left out as it says; differentiable."""
@@ -57,32 +58,37 @@ def _inner(model):
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def prefill(model, inputs: dict[str, Any], now: torch.Tensor) -> Prefix:
-    """Run B left-padded prompts once; now (B, M) holds the action tokens of each one's present motion."""
+def prefill(model, inputs: dict[str, Any], now: torch.Tensor, state: bool = False) -> Prefix:
+    """Run B left-padded prompts once; now (B, M) holds the action tokens of each one's present motion. `state` keeps the last state too."""
     mask = inputs["attention_mask"]
     if "mm_token_type_ids" not in inputs:  # Qwen counts for itself; other families would count the padding in
         inputs = {**inputs, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-    out = model(**inputs, use_cache=True, logits_to_keep=1)
+    out = model(**inputs, use_cache=True, logits_to_keep=1, output_hidden_states=state)
     position = mask.sum(1)
     deltas = getattr(_inner(model).model, "rope_deltas", None)  # Qwen counts an image by its side, not by its tokens
     if deltas is not None:
         position = position + deltas.view(-1).to(position)
     layers = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
-    return Prefix(layers, mask, position, out.logits[:, -1], now)
+    return Prefix(layers, mask, position, out.logits[:, -1], now, out.hidden_states[-1][:, -1] if state else None)
 
 
 BARRED = -1e9  # logit of what the grammar bars: finite, so that 0 times its logarithm stays 0
 
 
 def _choose(
-    logits: torch.Tensor, temperature: float, generator: torch.Generator | None, allowed: torch.Tensor | None = None
+    logits: torch.Tensor,
+    temperature: float,
+    generator: torch.Generator | None,
+    allowed: torch.Tensor | None = None,
+    kernel: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(choice (n,), log-probability (n,)) from logits (n, m) where `allowed` (n, m) holds; greedy at temperature 0 (log-probability at
-    temperature 1)."""
+    temperature 1), with `kernel` (m, m) by the probability of all that is near a choice."""
     scaled = logits.float() / (temperature or 1.0)
     log_probs = torch.log_softmax(scaled if allowed is None else scaled.masked_fill(~allowed, BARRED), dim=-1)
     if temperature == 0.0:
-        choice = log_probs.argmax(-1)
+        worth = log_probs if kernel is None else log_probs.exp() @ kernel
+        choice = (worth if allowed is None else worth.masked_fill(~allowed, BARRED)).argmax(-1)
     else:
         choice = torch.multinomial(log_probs.exp(), 1, generator=generator).squeeze(1)
     return choice, log_probs.gather(1, choice[:, None]).squeeze(1)
@@ -91,7 +97,8 @@ def _choose(
 class _Rows:
     """The rows still being written, and what the grammar lets each write next."""
 
-    def __init__(self, grammar: Grammar, now: torch.Tensor) -> None:
+    def __init__(self, grammar: Grammar, now: torch.Tensor, kernel: torch.Tensor | None) -> None:
+        self.kernel = kernel
         self.grammar, self.now, count, device = grammar, now, len(now), now.device
         self.state = torch.full((count,), _MODE, device=device)
         self.thought = torch.zeros(count, dtype=torch.long, device=device)
@@ -116,7 +123,8 @@ class _Rows:
             at = (self.state == state).nonzero().squeeze(1)
             if len(at):
                 free = state != _ACTION or self.grammar.automaton.unconstrained
-                choice, log_prob[at] = _choose(logits[at][:, ids], temperature, generator, None if free else self.table[self.place[at]] >= 0)
+                allows = None if free else self.table[self.place[at]] >= 0
+                choice, log_prob[at] = _choose(logits[at][:, ids], temperature, generator, allows, self.kernel if state == _ACTION else None)
                 token[at] = ids[choice]
         full = (self.state == _TEXT) & (self.thought >= self.grammar.max_reasoning)
         token[full], log_prob[full] = self.grammar.think_end, 0.0
@@ -147,15 +155,18 @@ def sample(
     mode: str | Sequence[str] = "adaptive",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
+    kernel: torch.Tensor | None = None,
 ) -> Answers:
     """One answer for each row of `prefix`; mode "fast", "slow" or "adaptive" (the model chooses).
+
+    kernel: (K, K) nearness of actions, by which greedy ones are chosen.
 
     Every answer obeys the grammar. The log-probability of a token is normalised over the tokens that the grammar allows there.
     """
     count, device = len(prefix.logits), prefix.logits.device
     ids = torch.full((count, grammar.max_length), grammar.pad, dtype=torch.long, device=device)
     log_probs = torch.zeros(count, grammar.max_length, device=device)
-    rows, alive = _Rows(grammar, prefix.now), torch.arange(count, device=device)
+    rows, alive = _Rows(grammar, prefix.now, kernel), torch.arange(count, device=device)
     cache, logits, position = prefix.cache(), prefix.logits, prefix.next_position
     padded = bool((prefix.mask == 0).any())
     mask = prefix.mask

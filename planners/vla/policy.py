@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from drive.core.errors import CheckpointError, TokenizerError
+from drive.core.errors import CheckpointError, ConfigError, TokenizerError
 from drive.core.types import PLAN_STEPS, Observation
 from drive.planners.vla.backbone import ModelConfig, add_lora, add_tokens_of, freeze_vision
 from drive.planners.vla.decode import Answers, Prefix, answer_logits, prefill, sample, token_log_probs
@@ -18,6 +18,7 @@ from drive.planners.vla.encode import EncodedPrompt, PromptEncoder, append_answe
 from drive.planners.vla.features import feature_inputs, keep_features, takes_features
 from drive.planners.vla.grammar import Grammar, Kind
 from drive.planners.vla.prompt import without_motion
+from drive.planners.vla.route_head import RouteHead
 from drive.tokenizers.interface import PlanTokenizer
 
 
@@ -57,7 +58,9 @@ class VlaPolicy:
         rules = (codebook.automaton(plan_tokens), codebook.motion_tokens, codebook.in_text)
         self.grammar = Grammar.from_tokenizer(tokenizer, codebook.token_names, rows, plan_tokens, config.max_reasoning, tokenizer.eos_token, *rules)
         self.trained_on: frozenset[str] = frozenset()  # real drives, which evaluation has to leave out
+        self.route_head: RouteHead | None = None  # of a model that was asked dense questions in SFT
         self._distance: torch.Tensor | None = None
+        self._kernels: dict[float, torch.Tensor] = {}
         self._frames: dict[bytes, torch.Tensor] = {}  # features of single frames
         self._takes_features = takes_features(model)
 
@@ -107,17 +110,28 @@ class VlaPolicy:
         """Whether frames may be encoded once: the tower does not learn, and the model takes what it gave."""
         return self.config.freeze_vision and not self.config.lora_rank and self._takes_features
 
-    def prefix(self, prompts: Sequence[EncodedPrompt]) -> Prefix:
-        """The prompts' shared cache; differentiable outside torch.no_grad."""
+    def prefix(self, prompts: Sequence[EncodedPrompt], state: bool = False) -> Prefix:
+        """The prompts' shared cache, with `state` their last states too; differentiable outside torch.no_grad."""
         now = self.grammar.action_ids[torch.tensor([p.now for p in prompts])].to(self.device)
-        return prefill(self.model, self.inputs(prompts), now)
+        return prefill(self.model, self.inputs(prompts), now, state)
 
     def sample(
-        self, prefix: Prefix, group: int = 1, mode: str = "adaptive", temperature: float = 1.0, generator: torch.Generator | None = None
+        self, prefix: Prefix, group: int = 1, mode: str = "adaptive", temperature: float = 1.0, generator: torch.Generator | None = None, blur: float = 0.0
     ) -> Answers:
-        """`group` answers for each prompt, in one batched call; row i * group + j is sample j of prompt i."""
+        """`group` answers for each prompt, in one batched call; row i * group + j is sample j of prompt i.
+
+        blur: metres; above 0 a greedy action is the one with the most probability about it (exp(-distance^2 / 2 blur^2)), not the single most
+        probable token: in a fine codebook what is meant is spread over many, and more finely off the straight line than on it.
+        Raises ConfigError where a token is no motion.
+        """
         rows = torch.arange(len(prefix.logits), device=self.device).repeat_interleave(group)
-        return sample(self.model, self.grammar, prefix.rows(rows), mode, temperature, generator)
+        return sample(self.model, self.grammar, prefix.rows(rows), mode, temperature, generator, self._kernel(blur) if blur else None)
+
+    def _kernel(self, blur: float) -> torch.Tensor:
+        """(K, K) nearness of the codebook's motions."""
+        if blur not in self._kernels:
+            self._kernels[blur] = torch.exp(-(self._distances() ** 2) / (2 * blur**2))
+        return self._kernels[blur]
 
     def log_probs(
         self, prefix: Prefix, ids: torch.Tensor, kinds: torch.Tensor, group: int, temperature: float = 1.0
@@ -188,10 +202,16 @@ class VlaPolicy:
 
     def _soft_labels(self, target: torch.Tensor, spread: float) -> torch.Tensor:
         """(n, K) target distributions of action indexes (n,)."""
+        return torch.softmax(-(self._distances()[target] ** 2) / (2 * spread**2), dim=-1)
+
+    def _distances(self) -> torch.Tensor:
+        """(K, K) metres between the codebook's motions. Raises ConfigError where its tokens are none."""
         if self._distance is None:
+            if self.codebook.token_motions is None:
+                raise ConfigError(f"the tokens of {self.codebook.name} are no motions: there is no distance between them to blur by")
             moved = torch.from_numpy(self.codebook.token_motions).float() * torch.tensor([1.0, 1.0, 2.0])  # a corner lies about 2 m out
             self._distance = torch.cdist(moved, moved).to(self.device)
-        return torch.softmax(-(self._distance[target] ** 2) / (2 * spread**2), dim=-1)
+        return self._distance
 
     def decode(self, answers: Answers) -> list[Decoded]:
         """Answers read back into plans; an answer that breaks the grammar is undecodable, never a default motion."""
