@@ -5,24 +5,26 @@ import pytest
 import torch
 from toy_scenes import toy_scenario
 
+from drive.cli.train import checkpoint_folder
+from drive.core.errors import CheckpointError
 from drive.core.seeds import torch_rng
 from drive.core.types import PlanStatus
 from drive.planners.vla.checkpoint import load_policy
 from drive.planners.vla.planner import VlaPlanner
-from drive.planners.vla.shipped import WEIGHTS, shipped
+from drive.planners.vla.shipped import NAMES, WEIGHTS, shipped
 
 pytestmark = pytest.mark.skipif(not (WEIGHTS / "tiny-drive").is_dir(), reason="the shipped checkpoints are not in this copy")
 
 
-@pytest.fixture(scope="module")
-def policy():
-    return load_policy(shipped("tiny-drive"))
+@pytest.fixture(scope="module", params=NAMES)
+def policy(request):
+    return load_policy(shipped(request.param))
 
 
-def test_both_together_are_small_and_have_cards():
+def test_all_together_are_small_and_have_cards():
     files = [file for file in WEIGHTS.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) <= 15e6
-    for name in ("tiny-base", "tiny-drive"):
+    for name in ("tiny-base", *NAMES):
         card = (WEIGHTS / name / "README.md").read_text()
         assert "drive train" in card and "license: apache-2.0" in card
     assert not [file for file in files if file.suffix in (".bin", ".pt", ".pth", ".pkl")]
@@ -67,3 +69,12 @@ def test_no_undecodable_plan_in_a_thousand_hot_samples(policy):
 @pytest.mark.slow
 def test_no_undecodable_plan_in_ten_thousand_hot_samples(policy):
     assert undecodable(policy, 10_000) == 0
+
+
+def test_the_closed_loop_one_drives_by_its_state():
+    policy = load_policy(checkpoint_folder("tiny-carla"))
+    observations = [toy_scenario(i).observation() for i in range(4)]
+    plans = VlaPlanner(policy, "fast", past=False, blur=0.2, path="state").plan(observations)
+    assert all(plan.status is PlanStatus.OK and plan.trajectory.poses.shape == (10, 3) for plan in plans)
+    with pytest.raises(CheckpointError, match="tiny-drive and tiny-carla are the shipped ones"):
+        checkpoint_folder("tiny-boat")

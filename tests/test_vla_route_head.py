@@ -19,7 +19,7 @@ from drive.planners.vla.checkpoint import load_policy, save_policy
 from drive.planners.vla.decode import BARRED
 from drive.planners.vla.planner import VlaPlanner, check_settings
 from drive.planners.vla.policy import VlaPolicy
-from drive.planners.vla.route_head import ACROSS, GAP_M, RouteHead, drive_along, route_path
+from drive.planners.vla.route_head import ACROSS, GAP_M, PASSING, RouteHead, drive_along, route_path
 from drive.planners.vla.tiny import build_tiny
 from drive.rewards.pdms import RewardConfig
 from drive.stages.grpo import GrpoConfig, train_grpo
@@ -27,7 +27,7 @@ from drive.stages.loop import OptimConfig
 from drive.stages.sft import SftConfig, train_sft
 
 AT, DT = np.array(ROUTE_AT, float), 0.5
-FREE = (np.inf, np.inf)
+FREE = (np.inf, np.inf, np.inf)
 
 
 def steady(speed: float) -> np.ndarray:
@@ -66,10 +66,13 @@ def test_a_bend_is_followed_and_slowed_down_for():
 
 def test_nobody_drives_into_what_stands_there():
     path = route_path(AT, np.zeros(len(AT)), 8.0)
-    for free in ((np.inf, 12.0), (0.0, np.inf), (np.inf, -2.0)):
+    for free in ((np.inf, np.inf, 12.0), (0.0, np.inf, np.inf), (np.inf, np.inf, -2.0)):
         out = drive_along(path, steady(8.0), free, 0.0, DT)
         assert out[-1, 0] <= max(min(free), 0.0) + 1e-9 and (np.diff(out[:, 0]) >= 0.0).all(), free
-    moving = drive_along(path, steady(8.0), (6.0, np.inf), 8.0, DT)
+    past = drive_along(path, steady(8.0), (np.inf, 16.0, np.inf), 8.0, DT)
+    pace = np.diff(past[:, 0], prepend=0.0) / DT
+    assert past[-1, 0] > 20.0 and pace[0] == 8.0 and pace.min() == PASSING, "people are passed slowly, and not waited for"
+    moving = drive_along(path, steady(8.0), (6.0, np.inf, np.inf), 8.0, DT)
     assert 6.0 < moving[-1, 0] < 40.0, "a vehicle ahead is taken to move on"
     stands = np.zeros(10)
     np.testing.assert_allclose(drive_along(path, stands, FREE, 5.0, DT), 0.0, atol=1e-9)
@@ -84,7 +87,7 @@ def head_of(hidden: int = 8) -> RouteHead:
 def test_what_is_near_is_kept_away_from_and_small_words_are_none():
     head, plan = head_of(), np.column_stack([np.arange(1.0, 11.0) * 4.0, np.zeros(10), np.zeros(10)])
     zeros = np.zeros(len(ROUTE_AT))
-    at_20_m = head.follow(plan, zeros, np.array([0.0, 0.9, 1.0 - 20.0 / VIEW_RANGE]), 8.0, DT)
+    at_20_m = head.follow(plan, zeros, np.array([0.0, 0.0, 1.0 - 20.0 / VIEW_RANGE]), 8.0, DT)
     assert at_20_m[-1, 0] == pytest.approx(20.0 - FRONT - GAP_M, abs=0.7)
     np.testing.assert_allclose(head.follow(plan, zeros, np.array([0.05, 0.0, 0.05]), 8.0, DT), plan, atol=1e-9)
 

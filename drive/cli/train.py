@@ -109,13 +109,13 @@ def use_device(config: dict[str, Any]) -> str:
 
 
 def checkpoint_folder(path: str | Path) -> Path:
-    """A checkpoint folder from a checkpoint, a run or the word tiny-drive (the shipped one); CheckpointError if there is none."""
+    """A checkpoint folder from a checkpoint, a run or the name of a shipped one; CheckpointError if there is none."""
     from drive.core.errors import CheckpointError
     from drive.core.runs import RunFolder
-    from drive.planners.vla.shipped import shipped
+    from drive.planners.vla.shipped import NAMES, shipped
 
-    if str(path) == SHIPPED and not Path(path).exists():
-        return shipped(SHIPPED)
+    if str(path) in NAMES and not Path(path).exists():
+        return shipped(str(path))
     path = Path(path)
     if (path / "drive.json").is_file():
         return path
@@ -126,7 +126,7 @@ def checkpoint_folder(path: str | Path) -> Path:
         return latest[1]
     if (path / "config.json").is_file():
         raise CheckpointError(f"{path} is a base model without a codebook: start from it with model.weights={path} instead of checkpoint=")
-    raise CheckpointError(f"{path} is neither a checkpoint (drive.json) nor a run (status.json); {SHIPPED} is the shipped one")
+    raise CheckpointError(f"{path} is neither a checkpoint (drive.json) nor a run (status.json); {' and '.join(NAMES)} are the shipped ones")
 
 
 class Splits(NamedTuple):

@@ -25,6 +25,7 @@ NEAR_M, FAR_M = 4.0, 8.0  # m up to which the fitted start of the route holds, a
 FITTED = 5  # points that tell where the car is beside the route
 GAP_M, HARD = 1.5, 5.0  # m kept from what stands, and m/s^2 with which it is stopped for
 MOVES = 0.25  # share of the car's own speed that a vehicle ahead is taken to drive at: its speed is not told
+PASSING, GENTLE = 2.5, 2.0  # m/s at which people beside the lane are passed, who may step onto it, and m/s^2 with which the car slows down for them
 SURE = 0.1  # nearness below which nothing is said to stand there
 
 
@@ -72,7 +73,7 @@ class RouteHead(torch.nn.Module):
         steps = np.hypot(*np.diff(np.vstack([np.zeros(3), poses])[:, :2], axis=0).T)
         reach = float(self.scale[1])
         free = np.array([reach * (1.0 - near) - FRONT - GAP_M if near > SURE else np.inf for near in nearness])
-        return drive_along(path, steps, (free[0], free[2]), speed, dt)
+        return drive_along(path, steps, (free[0], free[1], free[2]), speed, dt)
 
 
 def route_path(at: Array, offsets: Array, speed: float) -> Array:
@@ -89,8 +90,11 @@ def route_path(at: Array, offsets: Array, speed: float) -> Array:
     return np.column_stack([x, y, heading])
 
 
-def drive_along(path: Array, steps: Array, free: tuple[float, float], speed: float, dt: float) -> Array:
-    """(T, 3) poses on `path` (M, 3), `steps` (T,) m apart where bends allow, and not past the m that are `free`: to the next vehicle, and to the next barrier."""
+def drive_along(path: Array, steps: Array, free: tuple[float, float, float], speed: float, dt: float) -> Array:
+    """(T, 3) poses on `path` (M, 3), `steps` (T,) m apart where bends allow, and not past the m that are `free` to the next vehicle and barrier.
+
+    free: m to the next vehicle, person and barrier; a person is passed slowly.
+    """
     s = SPACING * np.arange(len(path))
     bend = np.convolve(np.pad(np.abs(np.gradient(np.unwrap(path[:, 2]), SPACING)), 2, mode="edge"), np.ones(5) / 5.0, "valid")
     limit = np.sqrt(ACROSS / np.maximum(bend, 1e-3))
@@ -99,8 +103,9 @@ def drive_along(path: Array, steps: Array, free: tuple[float, float], speed: flo
     way, out = 0.0, []
     for k, step in enumerate(steps):
         vehicle = free[0] + MOVES * speed * dt * (k + 1) - way
-        barrier = free[1] - way
-        most = min(max(float(np.interp(way, s, limit)), 1.0), np.sqrt(2.0 * HARD * max(barrier, 0.0))) * dt
+        barrier = free[2] - way
+        beside = max(PASSING, np.sqrt(2.0 * GENTLE * max(free[1] - way, 0.0)))
+        most = min(max(float(np.interp(way, s, limit)), 1.0), beside, np.sqrt(2.0 * HARD * max(barrier, 0.0))) * dt
         way += max(min(float(step), most, vehicle, barrier), 0.0)
         out.append(min(way, s[-1]))
     return np.column_stack([np.interp(out, s, path[:, i]) for i in range(3)])
