@@ -132,11 +132,12 @@ def make_planner(config: dict[str, Any]):
     from drive.planners.vla.checkpoint import load_policy
     from drive.planners.vla.planner import VlaPlanner, check_settings
 
-    check_settings(config["planner"]["mode"], config["planner"]["temperature"], config["planner"]["blur"], config["planner"]["path"])  # before anything is loaded
+    settings = {name: value for name, value in config["planner"].items() if name != "name"}
+    check_settings(**{name: value for name, value in settings.items() if name != "past"})  # before anything is loaded
     device = use_device(config)
     policy = load_policy(checkpoint_folder(SHIPPED if config["checkpoint"] is None else config["checkpoint"]))
     policy.model.to(device)
-    return VlaPlanner(policy, config["planner"]["mode"], config["planner"]["temperature"], config["seed"], config["planner"]["past"], config["planner"]["blur"], config["planner"]["path"])
+    return VlaPlanner(policy, seed=config["seed"], **settings)
 
 
 def custom_planner(target: str):
